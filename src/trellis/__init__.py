@@ -1,0 +1,73 @@
+"""Trellis trains language models along human preferences and rewards.
+
+Public names load on first use, so that `import trellis` costs no torch.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "SFTTrainer": "trainers.sft",
+    "SFTConfig": "trainers.sft",
+    "RewardTrainer": "trainers.reward",
+    "RewardConfig": "trainers.reward",
+    "PPOTrainer": "trainers.ppo",
+    "PPOConfig": "trainers.ppo",
+    "ModelConfig": "cli.arguments",
+    "ScriptArguments": "cli.arguments",
+    "DatasetMixtureConfig": "cli.arguments",
+    "get_dataset": "cli.arguments",
+    "get_peft_config": "cli.arguments",
+    "TrellisParser": "cli.parser",
+    "TrlParser": "cli.parser",
+}
+_LATER = {
+    f"{method}{part}"
+    for method in ("DPO", "KTO", "ORPO", "CPO", "RLOO", "GRPO")
+    for part in ("Trainer", "Config")
+}
+
+__all__ = ["__version__", *_HOME]
+
+if TYPE_CHECKING:
+    from .cli.arguments import (
+        DatasetMixtureConfig,
+        ModelConfig,
+        ScriptArguments,
+        get_dataset,
+        get_peft_config,
+    )
+    from .cli.parser import TrellisParser, TrlParser
+    from .trainers.ppo import PPOConfig, PPOTrainer
+    from .trainers.reward import RewardConfig, RewardTrainer
+    from .trainers.sft import SFTConfig, SFTTrainer
+
+
+def _missing(name: str) -> str:
+    """What to say about a public name that does not exist."""
+    if name in _LATER:
+        trainers = ", ".join(sorted(n for n in _HOME if n.endswith("Trainer")))
+        return f"trellis {__version__} has no {name!r} yet; its trainers are {trainers}"
+    from difflib import get_close_matches
+
+    close = get_close_matches(name, __all__, n=1, cutoff=0.6)
+    hint = f"did you mean {close[0]!r}?" if close else f"public names: {', '.join(sorted(_HOME))}"
+    return f"trellis {__version__} has no {name!r}; {hint}"
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOME.get(name)
+    if home is None:
+        raise AttributeError(_missing(name))
+    from importlib import import_module
+
+    value = getattr(import_module(f".{home}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
