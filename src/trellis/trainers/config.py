@@ -1,0 +1,165 @@
+"""The common base of all configs: transformers' TrainingArguments with defaults that fit the machine, and old names understood.
+
+A config class says `@config class XConfig(TrellisConfig)` and its fields say `name: type = option(default, "help")`.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar, TypeVar, dataclass_transform
+
+import torch
+from transformers import TrainingArguments
+from transformers.utils import is_torch_bf16_gpu_available
+
+from .old_names import Old, closest, translate
+
+T = TypeVar("T", bound=type)
+_BARE = {"nargs": "?", "const": True}
+_announced: set[str] = set()
+
+
+def option(default: Any, help: str, **metadata: Any) -> Any:
+    """A dataclass field with its help string; `choices=(…)` restricts it, in code and on the command line."""
+    metadata = {"help": help, **metadata}
+    if isinstance(default, list | dict | set):
+        return field(default_factory=lambda: type(default)(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass_transform(field_specifiers=(option, field))
+def config(cls: T) -> T:
+    """`@dataclass` whose constructor understands old names (see `old_names`); the class variable `renamed` adds its own."""
+    annotations = [
+        (n, str(t)) for base in cls.__mro__ for n, t in base.__dict__.get("__annotations__", {}).items()
+    ]
+    cls = dataclass(repr=False)(cls)  # TrainingArguments' own repr hides tokens
+    cls.json_fields = frozenset(n for n, t in annotations if "dict[" in t and "ClassVar" not in t)  # type: ignore[attr-defined]
+    build = cls.__init__  # type: ignore[misc]
+
+    @functools.wraps(build)
+    def __init__(self: Any, *args: Any, **keywords: Any) -> None:
+        build(self, *args, **translate(cls, keywords))
+
+    cls.__init__ = __init__  # type: ignore[misc]
+    return cls
+
+
+@config
+class TrellisConfig(TrainingArguments):
+    """TrainingArguments with other defaults. None means: what suits this machine, decided on construction.
+
+    Raises ValueError for what this machine cannot do or a value outside its choices, TypeError for an unknown name.
+    """
+
+    renamed: ClassVar[Mapping[str, str | Old]] = {}
+    json_fields: ClassVar[frozenset[str]] = frozenset()
+
+    output_dir: str | None = option(
+        "trainer_output", "Where checkpoints, the final model and metrics.jsonl are written."
+    )
+    logging_steps: float = option(10, "Log every so many optimizer steps; below 1, a share of all steps.")
+    logging_nan_inf_filter: bool = option(
+        False, "Hide non-finite losses from the log; off, so that they are seen."
+    )
+    report_to: None | str | list[str] = option("none", "Trackers to report to: none, all, or their names.")
+    bf16: bool | None = option(
+        None, "Train in bfloat16; default: where the accelerator computes in it.", **_BARE
+    )
+    gradient_checkpointing: bool | None = option(
+        None,
+        "Recompute activations in the backward pass; default: on with an accelerator, off on a CPU.",
+        **_BARE,
+    )
+    dataloader_pin_memory: bool | None = option(
+        None, "Pin batches in memory; default: with an accelerator.", **_BARE
+    )
+    remove_unused_columns: bool | None = option(
+        False, "Drop columns that model.forward does not take; collators need them."
+    )
+    ddp_find_unused_parameters: bool | None = option(
+        False, "Let DDP search the graph for unused parameters on each step."
+    )
+    layout: str = option(
+        "auto",
+        "How rows are arranged for the forward pass: packed without padding where that is exact, or padded.",
+        choices=("auto", "packed", "padded"),
+    )
+
+    def __post_init__(self) -> None:
+        self._read_json()
+        self._check_choices()
+        self._choose_precision()
+        self._choose_checkpointing()
+        if self.dataloader_pin_memory is None:
+            self.dataloader_pin_memory = self._accelerated
+        super().__post_init__()
+        self._announce()
+
+    @property
+    def _accelerated(self) -> bool:
+        return not self.use_cpu and torch.accelerator.is_available()
+
+    def _read_json(self) -> None:
+        for name in self.json_fields:
+            value = getattr(self, name)
+            if not (isinstance(value, str) and value.lstrip().startswith("{")):
+                continue
+            try:
+                setattr(self, name, json.loads(value))
+            except json.JSONDecodeError as error:
+                raise ValueError(
+                    f'{name} is not valid JSON ({error}); write it like {{"key": 1}}, found {value}'
+                ) from error
+
+    def _check_choices(self) -> None:
+        for f in fields(self):
+            choices, value = f.metadata.get("choices"), getattr(self, f.name)
+            if choices and value is not None and value not in choices:
+                hint = closest(str(value), [str(c) for c in choices])
+                raise ValueError(f"{f.name}={value!r} is none of {', '.join(map(str, choices))}{hint}")
+
+    def _choose_precision(self) -> None:
+        able = self._accelerated and is_torch_bf16_gpu_available()
+        if self.bf16 is None:
+            self.bf16 = able and not self.fp16
+        elif self.bf16 and not able and not self.use_cpu:
+            raise ValueError(
+                "bf16=True, but this machine has no accelerator that computes in bfloat16. Leave bf16 out (precision follows "
+                "the machine: float32 here), or add use_cpu=True for bfloat16 autocast on the CPU."
+            )
+        if self.fp16 and not self._accelerated:
+            raise ValueError(
+                "fp16=True needs an accelerator and none is in use here. Leave fp16 out (precision follows the machine)."
+            )
+
+    def _choose_checkpointing(self) -> None:
+        """Settles `gradient_checkpointing` and, where transformers has it, its new name `activation_checkpointing`."""
+        names = [n for n in ("activation_checkpointing", "gradient_checkpointing") if hasattr(self, n)]
+        asked = {getattr(self, n) for n in names} - {None}
+        if len(asked) > 1:
+            raise ValueError(
+                "activation_checkpointing and gradient_checkpointing are one switch under two names and say opposite "
+                "things; give the same value to both, or leave one out"
+            )
+        on = bool(asked.pop()) if asked else self._accelerated
+        given = next((v for n in names if (v := getattr(self, f"{n}_kwargs")) is not None), {})
+        for name in names:
+            setattr(self, name, on)
+            setattr(self, f"{name}_kwargs", {"use_reentrant": False, **given})
+
+    def machine(self) -> str:
+        """One line: the device, precision and memory choices of this run."""
+        precision = "bfloat16" if self.bf16 else "float16" if self.fp16 else "float32"
+        recompute = "on" if self.gradient_checkpointing else "off"
+        return f"device {self.device}, precision {precision}, gradient checkpointing {recompute}, processes {self.world_size}"
+
+    def _announce(self) -> None:
+        line = self.machine()
+        if self.process_index == 0 and line not in _announced:
+            _announced.add(line)
+            print(f"trellis: {line}", file=sys.stderr)
