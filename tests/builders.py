@@ -137,7 +137,7 @@ def _config(kind: str, tokenizer: PreTrainedTokenizerFast, changes: dict[str, An
 def tiny_model(
     kind: str = "llama", tokenizer: PreTrainedTokenizerFast | None = None, seed: int = 0, **config: Any
 ) -> PreTrainedModel:
-    """A random causal language model of one of `KINDS`: two layers of width 32, no dropout, float32, eval mode.
+    """A random causal language model of one of `KINDS`: two layers, no dropout, float32, eval mode.
 
     `config` overrides the configuration; the same seed gives the same weights, and the global random state is
     left alone.

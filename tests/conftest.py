@@ -1,4 +1,4 @@
-"""One thread, no network, fixed seeds, and this checkout for every subprocess; `builders` makes what tests share."""
+"""One thread, no network, fixed seeds, and this checkout for every subprocess."""
 
 import os
 from pathlib import Path

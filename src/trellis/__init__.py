@@ -58,12 +58,24 @@ def _missing(name: str) -> str:
     return f"trellis {__version__} has no {name!r}; {hint}"
 
 
+def _error(name: str) -> Exception:
+    import sys
+    from importlib.util import find_spec
+
+    # `from trellis import name` would replace an AttributeError's message by its own; an ImportError reaches the
+    # reader. A module of that name still has to be tried.
+    importing = sys._getframe(2).f_code.co_name == "_handle_fromlist"
+    if importing and find_spec(f"{__name__}.{name}") is None:
+        return ImportError(_missing(name), name=__name__)
+    return AttributeError(_missing(name), name=name, obj=sys.modules[__name__])
+
+
 def __getattr__(name: str) -> Any:
-    home = _HOME.get(name)
-    if home is None:
-        raise AttributeError(_missing(name))
     from importlib import import_module
 
+    home = _HOME.get(name)
+    if home is None:
+        raise _error(name)
     value = getattr(import_module(f".{home}", __name__), name)
     globals()[name] = value
     return value

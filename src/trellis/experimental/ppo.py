@@ -1,4 +1,4 @@
-"""`from trellis.experimental.ppo import …`: the same classes as `trellis.PPOConfig` and `trellis.PPOTrainer`."""
+"""`from trellis.experimental.ppo import …`: the classes of `trellis` under a second path."""
 
 from ..trainers.ppo import PPOConfig, PPOTrainer
 
