@@ -1,0 +1,282 @@
+"""PostTrainer: one normaliser, one meter and one checkpoint inside Hugging Face's training loop.
+
+The pivot is `Trainer.get_batch_samples`: it is called once per optimizer step, before any forward pass, and the number it returns
+reaches `compute_loss`. There the items of all micro-batches of all ranks are counted, so a loss may be a plain sum and no split
+into micro-batches, padding or ranks can change a gradient.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from transformers import Trainer, TrainerCallback
+
+from .. import checkpoint
+from ..metrics import Meter, Metric
+from ..scoring import score
+from ..types import LossOutput, Record, Scores, TokenBatch
+
+SPECIAL = ("use_cache", "bos_token_id", "eos_token_id", "pad_token_id")
+
+
+class _OnTrainBegin(TrainerCallback):
+    """Puts back what Hugging Face's `train()` has just reset or changed: running sums on resume, the user's token settings."""
+
+    def __init__(self, trainer: PostTrainer) -> None:
+        self.trainer = trainer
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.trainer.given.put_back(self.trainer.model)
+        if self.trainer.resumed_from is not None:
+            self.trainer.load_extra_state(*checkpoint.load_state(self.trainer.state_dir(self.trainer.resumed_from)))
+
+
+class _Given:
+    """The settings of a user's model that the loop below us would overwrite."""
+
+    def __init__(self, model: nn.Module) -> None:
+        config = getattr(model, "config", None)
+        self.config = {k: getattr(config, k) for k in SPECIAL if hasattr(config, k)}
+        self.generation = copy.deepcopy(getattr(model, "generation_config", None))
+
+    def put_back(self, model: nn.Module) -> None:
+        for key, value in self.config.items():
+            setattr(model.config, key, value)
+        if self.generation is not None:
+            model.generation_config = copy.deepcopy(self.generation)
+
+
+class PostTrainer(Trainer):
+    """The base of all trainers. A trainer prepares its data and model, then says three things:
+
+    `collate(rows)` → a batch; `items(batch)` → how many items its loss is summed over; `loss(model, batch)` → LossOutput, a sum.
+    """
+
+    metrics: ClassVar[list[Metric]] = []
+
+    def __init__(
+        self,
+        model: nn.Module,
+        args: Any,
+        *,
+        train_dataset: Any,
+        eval_dataset: Any = None,
+        processing_class: Any = None,
+        data_collator: Any = None,
+        callbacks: list[TrainerCallback] | None = None,
+        optimizers: tuple[Any, Any] = (None, None),
+        **hf: Any,
+    ) -> None:
+        self.given = _Given(model)
+        self.meter = Meter(self.declared_metrics())
+        self.resumed_from: str | None = None
+        self._evaluated = torch.zeros(2, dtype=torch.float64)
+        self._staging: Path | None = None
+        if args.n_gpu > 1:  # several GPUs in one process would be nn.DataParallel, which knows nothing of our batches
+            args._n_gpu = 1
+        super().__init__(
+            model=model,
+            args=args,
+            data_collator=data_collator or self.collate,
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            processing_class=processing_class,
+            callbacks=callbacks,
+            optimizers=optimizers,
+            **hf,
+        )
+        self.given.put_back(model)
+        self.loss_is_scaled_for_ga = True
+        self.add_callback(_OnTrainBegin(self))
+
+    # ---- what a trainer says -------------------------------------------------------------------------------------------
+
+    def declared_metrics(self) -> Iterable[Metric]:
+        """The metrics this trainer may add to the meter (more than the class's, where names depend on arguments)."""
+        return self.metrics
+
+    def collate(self, rows: list[dict[str, Any]]) -> Any:
+        """A batch (a `types.Record`) from prepared rows."""
+        raise TypeError(f"{type(self).__name__} must define collate(rows)")
+
+    def items(self, batch: Any) -> Tensor | float:
+        """How many items (tokens, pairs, rows) the loss of `batch` is a sum over."""
+        raise TypeError(f"{type(self).__name__} must define items(batch)")
+
+    def loss(self, model: nn.Module, batch: Any) -> LossOutput:
+        """The loss of `batch` as a sum over its items."""
+        raise TypeError(f"{type(self).__name__} must define loss(model, batch)")
+
+    def predictions(self, model: nn.Module, batch: Any) -> tuple[Tensor | None, Tensor | None]:
+        """(predictions, labels) for a user's `compute_metrics`."""
+        return None, None
+
+    def extra_state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Tensors and JSON values, beyond weights and optimizer, that the next step depends on."""
+        logging = {
+            "tr_loss": self._tr_loss.item(),
+            "total_loss": self._total_loss_scalar,
+            "last_logged": self._globalstep_last_logged,
+            "initial_step": self._initial_global_step,
+        }
+        return {}, {"logging": logging, "meter": self.meter.state_dict()}
+
+    def load_extra_state(self, tensors: dict[str, Tensor], plain: dict[str, Any]) -> None:
+        """The inverse of `extra_state`."""
+        logging = plain["logging"]
+        self._tr_loss.fill_(logging["tr_loss"])
+        self._total_loss_scalar = logging["total_loss"]
+        self._globalstep_last_logged = logging["last_logged"]
+        self._initial_global_step = logging["initial_step"]
+        self.meter.load_state_dict(plain["meter"])
+
+    # ---- the step ------------------------------------------------------------------------------------------------------
+
+    def score(self, model: nn.Module, batch: TokenBatch, **kwargs: Any) -> Scores:
+        """`scoring.score` in the trainer's precision and layout: the one way in which a trainer meets a model."""
+        with self.accelerator.autocast():
+            return score(model, batch, layout=self.args.layout, **kwargs)
+
+    def sum_over_ranks(self, x: Tensor) -> Tensor:
+        """The sum of a tensor of the same shape on every rank."""
+        if self.accelerator.num_processes == 1:
+            return x
+        return self.accelerator.reduce(x.to(self.accelerator.device), reduction="sum").to(x.device)
+
+    def count_items(self, batches: list[Any]) -> Tensor:
+        """The optimizer step's divisor: the items of its micro-batches on all ranks, at least 1."""
+        items = sum(float(self.items(batch)) for batch in batches)
+        return self.sum_over_ranks(torch.tensor(items, dtype=torch.float32)).clamp(min=1)
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator, num_batches: int, device: torch.device
+    ) -> tuple[list[Any], Tensor]:
+        batches = list(itertools.islice(epoch_iterator, num_batches))
+        return batches, self.count_items(batches)
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: Any,
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        out = self.loss(model, inputs)
+        self.meter.add(out.metrics)
+        # Gradients are averaged over ranks, and the divisor counts all of them.
+        divisor = self.count_items([inputs]) if num_items_in_batch is None else num_items_in_batch
+        loss = out.total * self.accelerator.num_processes / divisor
+        return (loss, out) if return_outputs else loss
+
+    def _prepare_inputs(self, inputs: Any) -> Any:
+        return inputs.to(self.args.device) if isinstance(inputs, Record) else super()._prepare_inputs(inputs)
+
+    def floating_point_ops(self, inputs: Any) -> int:
+        tokens = getattr(inputs, "tokens", inputs)
+        return 6 * int(tokens.attention_mask.sum()) * sum(p.numel() for p in self.model.parameters())
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        if "loss" in logs:
+            logs.update(self.meter.means(self.sum_over_ranks))
+            self.meter.reset()
+        super().log(logs, start_time)
+
+    # ---- evaluation ----------------------------------------------------------------------------------------------------
+
+    def evaluation_loop(
+        self,
+        dataloader: Any,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> Any:
+        training, self.meter = self.meter, Meter(self.declared_metrics())
+        self._evaluated.zero_()
+        only_loss = True if self.compute_metrics is None else prediction_loss_only
+        try:
+            output = super().evaluation_loop(dataloader, description, only_loss, ignore_keys, metric_key_prefix)
+            total, items = self.sum_over_ranks(self._evaluated)
+            output.metrics[f"{metric_key_prefix}_loss"] = float(total / items.clamp(min=1))
+            means = self.meter.means(self.sum_over_ranks)
+            output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in means.items()})
+        finally:
+            self.meter = training
+        return output
+
+    def prediction_step(
+        self,
+        model: nn.Module,
+        inputs: Any,
+        prediction_loss_only: bool,
+        ignore_keys: list[str] | None = None,
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        inputs = self._prepare_inputs(inputs)
+        with torch.no_grad():
+            out, items = self.loss(model, inputs), float(self.items(inputs))
+            self.meter.add(out.metrics)
+            self._evaluated += torch.tensor([float(out.total), items], dtype=torch.float64)
+            found = (None, None) if prediction_loss_only else self.predictions(model, inputs)
+        return out.total.detach() / max(items, 1.0), *found
+
+    # ---- checkpoints ---------------------------------------------------------------------------------------------------
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:
+        """Train; `resume_from_checkpoint=True` goes on from the newest whole checkpoint, to the bit on a CPU."""
+        self.resumed_from = None
+        if resume_from_checkpoint:
+            self.resumed_from = str(checkpoint.resolve_resume(self.args.output_dir, resume_from_checkpoint))
+        return super().train(resume_from_checkpoint=self.resumed_from, **kwargs)
+
+    def state_dir(self, folder: str | Path) -> Path:
+        """Where this rank keeps its own part of a checkpoint."""
+        return Path(folder) / f"trellis-{self.args.process_index}"
+
+    def _get_output_dir(self, trial: Any) -> str:
+        return super()._get_output_dir(trial) if self._staging is None else str(self._staging)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        run_dir, name = self._get_output_dir(trial), f"checkpoint-{self.state.global_step}"
+        world = self.args.world_size
+        with checkpoint.staged(run_dir, name, step=self.state.global_step, world_size=world) as staging:
+            self._staging = staging
+            try:
+                super()._save_checkpoint(model, trial)
+            finally:
+                self._staging = None
+            if self.args.should_save:  # the loop wrote a folder of its own inside
+                for entry in (staging / name).iterdir():
+                    entry.rename(staging / entry.name)
+                (staging / name).rmdir()
+            checkpoint.save_state(self.state_dir(staging), *self.extra_state())
+            self._name_best(run_dir, staging)
+        if self.args.should_save:
+            checkpoint.rotate(run_dir, self.args.save_total_limit, protect=self.state.best_model_checkpoint)
+
+    def _name_best(self, run_dir: str, folder: Path) -> None:
+        # The loop looked for the best checkpoint in the staging directory; it will lie in the run's.
+        best = self.state.best_global_step
+        if best and self.args.should_save:
+            self.state.best_model_checkpoint = os.path.join(run_dir, f"checkpoint-{best}")
+            self.state.save_to_json(str(folder / "trainer_state.json"))
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
+        if not self.args.should_save:
+            return
+        folder = Path(output_dir or self.args.output_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.save_parts(folder, state_dict)
+        if self.processing_class is not None:
+            self.processing_class.save_pretrained(str(folder))
+        checkpoint.write_args_json(folder, self.args)
+
+    def save_parts(self, folder: Path, state_dict: dict[str, Tensor] | None = None) -> None:
+        """Write the trained weights to `folder`, loadable by stock transformers (and peft)."""
+        self.accelerator.unwrap_model(self.model).save_pretrained(str(folder), state_dict=state_dict)
