@@ -23,7 +23,7 @@ def test_every_kind_computes_and_is_decided_by_its_seed(kind, tokenizer):
 @pytest.mark.parametrize("kind", ["llama", "qwen2", "mistral", "gpt2", "gpt_neox", "gemma2"])
 def test_classifiers_give_one_score_per_row(kind, tokenizer):
     ids = torch.tensor([tokenizer("the battery").input_ids])
-    assert tiny_classifier(kind, tokenizer)(ids.repeat(3, 1), torch.ones(3, ids.shape[1])).logits.shape == (
+    assert tiny_classifier(kind, tokenizer)(ids.repeat(3, 1)).logits.shape == (
         3,
         1,
     )
