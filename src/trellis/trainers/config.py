@@ -1,6 +1,6 @@
-"""The common base of all configs: transformers' TrainingArguments with defaults that fit the machine, and old names understood.
+"""The common base of configs: TrainingArguments with defaults that fit the machine; old names understood.
 
-A config class says `@config class XConfig(TrellisConfig)` and its fields say `name: type = option(default, "help")`.
+A config class says `@config class XConfig(TrellisConfig)`, its fields `name: type = option(default, "help")`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from transformers.utils import is_torch_bf16_gpu_available
 from .old_names import Old, closest, translate
 
 T = TypeVar("T", bound=type)
-_BARE = {"nargs": "?", "const": True}
 _announced: set[str] = set()
 
 
@@ -31,14 +30,18 @@ def option(default: Any, help: str, **metadata: Any) -> Any:
     return field(default=default, metadata=metadata)
 
 
-@dataclass_transform(field_specifiers=(option, field))
+def switch(default: bool | None, help: str) -> Any:
+    """A yes/no field that may be None (the machine decides); a bare `--name` means yes."""
+    return option(default, help, nargs="?", const=True)
+
+
+@dataclass_transform(field_specifiers=(option, switch, field))
 def config(cls: T) -> T:
-    """`@dataclass` whose constructor understands old names (see `old_names`); the class variable `renamed` adds its own."""
-    annotations = [
-        (n, str(t)) for base in cls.__mro__ for n, t in base.__dict__.get("__annotations__", {}).items()
-    ]
-    cls = dataclass(repr=False)(cls)  # TrainingArguments' own repr hides tokens
-    cls.json_fields = frozenset(n for n, t in annotations if "dict[" in t and "ClassVar" not in t)  # type: ignore[attr-defined]
+    """`@dataclass` whose constructor understands old names (`old_names`); a class's `renamed` adds its own."""
+    annotated = [base.__dict__.get("__annotations__", {}) for base in cls.__mro__]
+    types = [(name, str(t)) for table in annotated for name, t in table.items()]
+    dataclass(repr=False)(cls)  # TrainingArguments' own repr hides tokens
+    cls.json_fields = frozenset(n for n, t in types if "dict[" in t and "ClassVar" not in t)  # type: ignore[attr-defined]
     build = cls.__init__  # type: ignore[misc]
 
     @functools.wraps(build)
@@ -51,9 +54,10 @@ def config(cls: T) -> T:
 
 @config
 class TrellisConfig(TrainingArguments):
-    """TrainingArguments with other defaults. None means: what suits this machine, decided on construction.
+    """TrainingArguments with other defaults; None means: what suits this machine, decided on construction.
 
-    Raises ValueError for what this machine cannot do or a value outside its choices, TypeError for an unknown name.
+    Raises ValueError for what this machine cannot do and for a value outside its choices, TypeError for an
+    unknown name.
     """
 
     renamed: ClassVar[Mapping[str, str | Old]] = {}
@@ -67,17 +71,12 @@ class TrellisConfig(TrainingArguments):
         False, "Hide non-finite losses from the log; off, so that they are seen."
     )
     report_to: None | str | list[str] = option("none", "Trackers to report to: none, all, or their names.")
-    bf16: bool | None = option(
-        None, "Train in bfloat16; default: where the accelerator computes in it.", **_BARE
-    )
-    gradient_checkpointing: bool | None = option(
+    bf16: bool | None = switch(None, "Train in bfloat16; default: where the accelerator computes in it.")
+    gradient_checkpointing: bool | None = switch(
         None,
         "Recompute activations in the backward pass; default: on with an accelerator, off on a CPU.",
-        **_BARE,
     )
-    dataloader_pin_memory: bool | None = option(
-        None, "Pin batches in memory; default: with an accelerator.", **_BARE
-    )
+    dataloader_pin_memory: bool | None = switch(None, "Pin batches in memory; default: with an accelerator.")
     remove_unused_columns: bool | None = option(
         False, "Drop columns that model.forward does not take; collators need them."
     )
@@ -129,25 +128,27 @@ class TrellisConfig(TrainingArguments):
             self.bf16 = able and not self.fp16
         elif self.bf16 and not able and not self.use_cpu:
             raise ValueError(
-                "bf16=True, but this machine has no accelerator that computes in bfloat16. Leave bf16 out (precision follows "
-                "the machine: float32 here), or add use_cpu=True for bfloat16 autocast on the CPU."
+                "bf16=True, but this machine has no accelerator that computes in bfloat16. Leave bf16 out "
+                "(precision follows the machine: float32 here), or add use_cpu=True for bfloat16 autocast on the CPU."
             )
         if self.fp16 and not self._accelerated:
             raise ValueError(
-                "fp16=True needs an accelerator and none is in use here. Leave fp16 out (precision follows the machine)."
+                "fp16=True needs an accelerator and none is in use here. Leave fp16 out: it follows the machine."
             )
 
     def _choose_checkpointing(self) -> None:
-        """Settles `gradient_checkpointing` and, where transformers has it, its new name `activation_checkpointing`."""
+        """Settle `gradient_checkpointing` and, where transformers has it, its new name."""
         names = [n for n in ("activation_checkpointing", "gradient_checkpointing") if hasattr(self, n)]
         asked = {getattr(self, n) for n in names} - {None}
         if len(asked) > 1:
             raise ValueError(
-                "activation_checkpointing and gradient_checkpointing are one switch under two names and say opposite "
-                "things; give the same value to both, or leave one out"
+                "activation_checkpointing and gradient_checkpointing are one switch and differ; "
+                "give the same value to both, or leave one out"
             )
         on = bool(asked.pop()) if asked else self._accelerated
-        given = next((v for n in names if (v := getattr(self, f"{n}_kwargs")) is not None), {})
+        given: dict[str, Any] = next(
+            (v for n in names if (v := getattr(self, f"{n}_kwargs")) is not None), {}
+        )
         for name in names:
             setattr(self, name, on)
             setattr(self, f"{name}_kwargs", {"use_reentrant": False, **given})
@@ -156,7 +157,8 @@ class TrellisConfig(TrainingArguments):
         """One line: the device, precision and memory choices of this run."""
         precision = "bfloat16" if self.bf16 else "float16" if self.fp16 else "float32"
         recompute = "on" if self.gradient_checkpointing else "off"
-        return f"device {self.device}, precision {precision}, gradient checkpointing {recompute}, processes {self.world_size}"
+        ranks = f"{self.world_size} process{'es' if self.world_size > 1 else ''}"
+        return f"{self.device}, {ranks}, precision {precision}, gradient checkpointing {recompute}"
 
     def _announce(self) -> None:
         line = self.machine()

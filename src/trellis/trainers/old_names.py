@@ -1,7 +1,7 @@
-"""Old spellings of config fields: what became of each, and how a keyword written for an earlier release is understood.
+"""Old spellings of config fields: what became of each, and how to read one.
 
-One rule: same meaning → taken, with one FutureWarning that names the new spelling; another meaning → TypeError that says what
-to write and why; unknown → TypeError with the closest name.
+Same meaning → taken, with a FutureWarning that names the new spelling; another meaning → TypeError that says
+what to write and why; unknown → TypeError with the closest name.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Old:
-    """What became of an old name. `new` takes its value through `convert`; without `new`, `harmless` values are dropped (every
-    value, if `harmless` is None) and others refused. `why` says what to write today."""
+    """What became of an old name. `new` takes its value through `convert`; without `new`, `harmless`
+    values (all, if None) are dropped and others refused. `why` says what to write today."""
 
     new: str | None = None
     convert: Callable[[Any], Any] | None = None
@@ -26,7 +26,7 @@ class Old:
 
 
 def renamed(new: str, convert: Callable[[Any], Any] | None = None) -> Old:
-    """The same thing under a new name; `convert` turns the old value into the new one (raising ValueError if it cannot)."""
+    """The same thing under a new name; `convert` turns the old value into the new (or raises ValueError)."""
     return Old(new=new, convert=convert)
 
 
@@ -36,7 +36,7 @@ def needless(why: str) -> Old:
 
 
 def refused(why: str, harmless: tuple[Any, ...] = (None,)) -> Old:
-    """Only the `harmless` values (those that never did anything) are accepted; any other is an error that says `why`."""
+    """Only the `harmless` values (they never did anything) are accepted; any other is an error that says `why`."""
     return Old(harmless=harmless, why=why)
 
 
@@ -106,7 +106,7 @@ HF_OLD_NAMES: dict[str, Old] = {
 
 
 def old_names(cls: type) -> dict[str, Old]:
-    """The old names that `cls` understands: transformers' and every `renamed` table up its class tree, less real fields."""
+    """What `cls` understands besides its fields: transformers' old names and each `renamed` up its tree."""
     table = dict(HF_OLD_NAMES)
     for base in reversed(cls.__mro__):
         for old, entry in base.__dict__.get("renamed", {}).items():
@@ -130,7 +130,7 @@ def _converted(cls: type, old: str, entry: Old, value: Any) -> Any:
 
 
 def translate(cls: type, keywords: Mapping[str, Any]) -> dict[str, Any]:
-    """`keywords` with old names replaced by today's. Raises TypeError for what cannot be translated or is not known."""
+    """`keywords` with old names replaced by today's. Raises TypeError for an unknown one."""
     fields, table = cls.__dataclass_fields__, old_names(cls)  # type: ignore[attr-defined]
     result = {name: value for name, value in keywords.items() if name in fields}
     for name in keywords:
