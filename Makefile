@@ -1,0 +1,50 @@
+# Everything runs in the active virtual environment, or else in .venv, which is made and filled on first use.
+VENV ?= $(or $(VIRTUAL_ENV),.venv)
+PYTHON ?= python3
+# The build of torch that is installed where there is none; an environment's own torch is kept.
+TORCH ?= torch==2.13.0
+# Processes that run the tests side by side; one thread each, as numbers are compared to the bit.
+JOBS ?= 2
+
+PY := $(VENV)/bin/python
+READY := $(VENV)/.trellis-ready
+export OMP_NUM_THREADS = 1
+
+.PHONY: check test fast docs bench demo format snapshot clean
+
+check: $(READY)  ## format, lint, types and house rules
+	$(PY) -m ruff format --check .
+	$(PY) -m ruff check .
+	$(PY) -m mypy
+	$(PY) -m pytest -q tests/house tests/api
+
+test: $(READY)  ## every test, the slow ones too
+	$(PY) -m pytest -q -n $(JOBS) --dist worksteal
+
+fast: $(READY)  ## every test but the slow ones
+	$(PY) -m pytest -q -n $(JOBS) --dist worksteal -m "not slow"
+
+docs: $(READY)  ## the documentation, strictly
+	$(PY) -m mkdocs build --strict --quiet
+
+bench: $(READY)  ## our paths beside the plain ones
+	$(PY) -m benchmarks
+
+demo: $(READY)  ## SFT → Reward → PPO on real text
+	$(VENV)/bin/trellis demo
+
+format: $(READY)
+	$(PY) -m ruff check --fix-only .
+	$(PY) -m ruff format .
+
+snapshot: $(READY)  ## store the public surface after a wanted change
+	$(PY) -m tests.api.snapshot
+
+clean:
+	rm -rf build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+$(READY): pyproject.toml
+	test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	$(PY) -c "import torch" 2>/dev/null || $(PY) -m pip install -q "$(TORCH)"
+	$(PY) -m pip install -q -e ".[dev,docs]"
+	touch $@

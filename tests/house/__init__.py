@@ -1,0 +1,1 @@
+"""House rules: what keeps the code readable and its layers apart."""

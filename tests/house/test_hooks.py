@@ -1,0 +1,103 @@
+"""The contract with Hugging Face's Trainer: what our trainers override or reach for exists there and takes what we take.
+
+Nothing is listed by hand: methods come from our classes, attributes from our source. Run on the oldest and the newest
+supported transformers, this says which hook moved.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import textwrap
+
+import pytest
+from transformers import Trainer
+
+from trellis import PPOTrainer, RewardTrainer, SFTTrainer
+
+from .source import PACKAGE, modules
+
+OURS = sorted(
+    {
+        cls
+        for trainer in (SFTTrainer, RewardTrainer, PPOTrainer)
+        for cls in trainer.__mro__
+        if cls.__module__.startswith("trellis.")
+    },
+    key=lambda cls: cls.__qualname__,
+)
+OVERRIDDEN = [
+    (cls, name)
+    for cls in OURS
+    for name, value in vars(cls).items()
+    if inspect.isfunction(value) and name != "__init__" and inspect.isfunction(getattr(Trainer, name, None))
+]
+
+
+def accepts(ours: inspect.Signature, theirs: inspect.Signature) -> bool:
+    """Whether a call written for `theirs` fits `ours`: the same names in the same order, or a catch-all."""
+    kinds = {p.kind for p in ours.parameters.values()}
+    open_ended = {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD} <= kinds
+    named = [p.name for p in ours.parameters.values() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    expected = [p.name for p in theirs.parameters.values() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    return named[: len(expected)] == expected or (open_ended and named == expected[: len(named)])
+
+
+@pytest.mark.parametrize(("cls", "name"), OVERRIDDEN, ids=lambda x: getattr(x, "__qualname__", x))
+def test_an_overridden_method_takes_what_the_loop_passes(cls, name):
+    ours, theirs = inspect.signature(getattr(cls, name)), inspect.signature(getattr(Trainer, name))
+    assert accepts(ours, theirs), f"{cls.__qualname__}.{name}{ours} overrides {theirs}"
+
+
+def test_the_pivot_is_among_them():
+    assert {"get_batch_samples", "compute_loss"} <= {name for _, name in OVERRIDDEN}
+
+
+def test_a_moved_parameter_is_noticed():
+    def ours(self, model, inputs): ...
+    def renamed(self, model, batch): ...
+    def longer(self, model, inputs, scale): ...
+    def catches(self, *args, **kwargs): ...
+
+    signature = inspect.signature
+    assert accepts(signature(ours), signature(ours))
+    assert accepts(signature(catches), signature(longer))
+    assert not accepts(signature(ours), signature(renamed))
+    assert not accepts(signature(ours), signature(longer))
+
+
+def attributes_of_self(tree: ast.AST, context: type) -> set[str]:
+    return {
+        node.attr
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.ctx, context)
+        and isinstance(node.value, ast.Name)
+        and node.value.id == "self"
+    }
+
+
+def test_private_attributes_we_reach_for_exist_below():
+    theirs = ast.parse(textwrap.dedent(inspect.getsource(Trainer)))
+    known = set(dir(Trainer)) | attributes_of_self(theirs, ast.Store)
+    ours = {name for cls in OURS for name in dir(cls)}
+    missing = []
+    for name, tree in modules(PACKAGE / "trainers"):
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ClassDef) and node.name in {cls.__name__ for cls in OURS}:
+                read = {
+                    a
+                    for a in attributes_of_self(node, ast.Load)
+                    if a.startswith("_") and not a.startswith("__")
+                }
+                stored = {
+                    a
+                    for other in OURS
+                    for a in attributes_of_self(
+                        ast.parse(textwrap.dedent(inspect.getsource(other))), ast.Store
+                    )
+                }
+                missing += [
+                    f"{name} {node.name} reads self.{a}" for a in sorted(read - known - ours - stored)
+                ]
+    assert missing == []

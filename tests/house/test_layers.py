@@ -1,0 +1,101 @@
+"""A module imports only from lower layers or from its own package, and the two lowest layers know nothing but torch."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from .source import PACKAGE, imports, modules
+
+LAYERS = (
+    ("types",),
+    ("metrics",),
+    ("advantages", "losses"),
+    ("data", "models", "checkpoint"),
+    ("scoring", "rollout"),
+    ("rewards", "monitor"),
+    ("trainers",),
+    ("demo", "experimental"),
+    ("cli",),
+    ("", "__main__"),
+)
+RANK = {room: rank for rank, rooms in enumerate(LAYERS) for room in rooms}
+PLAIN = RANK["losses"]
+
+
+def room_of(name: str) -> str:
+    """The package or module directly below `trellis` that the module at `name` belongs to ('' for `__init__`)."""
+    return Path(name).parts[0].removesuffix(".py").removeprefix("__init__")
+
+
+def complaints(package: Path) -> list[str]:
+    found = []
+    for name, tree in modules(package):
+        room = room_of(name)
+        if room not in RANK:
+            found.append(f"{name}: the room {room!r} has no layer; give it one in LAYERS")
+            continue
+        for line, target in imports(name, tree):
+            first, *rest = target.split(".")
+            if first == "trellis":
+                other = rest[0] if rest and rest[0] in RANK else ""
+                fine = other == room or RANK[other] < RANK[room]
+            else:
+                fine = RANK[room] > PLAIN or first == "torch" or first in sys.stdlib_module_names
+            if not fine:
+                found.append(f"{name}:{line} imports {target}")
+    return found
+
+
+def test_imports_point_downwards():
+    assert complaints(PACKAGE) == []
+
+
+@pytest.mark.parametrize(
+    ("where", "planted"),
+    [
+        ("losses/planted.py", "from ..scoring import score"),
+        ("losses/planted.py", "import transformers"),
+        ("types.py", "from . import metrics"),
+        ("metrics.py", "from .. import trellis"),
+        ("advantages.py", "from trellis.trainers.base import PostTrainer"),
+        ("scoring/planted.py", "def late():\n    from ..trainers import base\n"),
+        ("data/planted.py", "from ..models import load_tokenizer"),
+        ("trainers/planted.py", "from ..cli import main"),
+        ("attic.py", "import math"),
+    ],
+)
+def test_an_upward_import_is_noticed(tmp_path, where, planted):
+    package = tmp_path / "trellis"
+    shutil.copytree(PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__", "*.gz"))
+    before = complaints(package)
+    path = package / where
+    path.parent.mkdir(exist_ok=True)
+    path.write_text((path.read_text() if path.exists() else "") + "\n" + planted + "\n")
+    new = [line for line in complaints(package) if line not in before]
+    assert len(new) == 1
+    assert new[0].startswith(where)
+
+
+def test_only_the_bases_know_the_loop_below():
+    users = {
+        name
+        for name, tree in modules()
+        for _, target in imports(name, tree)
+        if target in ("transformers.Trainer", "transformers.trainer.Trainer")
+    }
+    assert users <= {"trainers/base.py", "trainers/on_policy.py"}
+
+
+def test_no_private_name_of_another_package_is_imported():
+    private = [
+        f"{name}:{line} imports {target}"
+        for name, tree in modules()
+        for line, target in imports(name, tree)
+        if not target.startswith(("trellis", "__future__"))
+        and any(p.startswith("_") for p in target.split("."))
+    ]
+    assert private == []
