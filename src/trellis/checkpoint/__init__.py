@@ -1,0 +1,24 @@
+"""Checkpoints that are whole or absent: written aside, hashed, renamed; verified before anything is read
+from them."""
+
+from .arguments import ARGS_FILE, redacted, write_args_json
+from .choose import newest_whole, resolve_resume, rotate
+from .manifest import MANIFEST, read_manifest, verify
+from .staging import recover, staged
+from .state import load_state, save_state
+
+__all__ = [
+    "ARGS_FILE",
+    "MANIFEST",
+    "load_state",
+    "newest_whole",
+    "read_manifest",
+    "recover",
+    "redacted",
+    "resolve_resume",
+    "rotate",
+    "save_state",
+    "staged",
+    "verify",
+    "write_args_json",
+]

@@ -1,0 +1,56 @@
+"""A process that dies anywhere in a save leaves the checkpoints that were there, and perhaps the new one; never a half."""
+
+import json
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).with_name("kill_points.py")
+
+
+@cache
+def kills(scenario):
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT), scenario], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert len(found) > 15, "the script must have died at every file of the save"
+    assert [k["finished"] for k in found] == [False] * (len(found) - 1) + [True]
+    return found
+
+
+@pytest.mark.parametrize("scenario", ["first", "third", "again"])
+def test_no_kill_leaves_a_damaged_checkpoint_or_litter(scenario):
+    for kill in kills(scenario):
+        assert kill["damaged"] == [], kill
+        assert kill["aside"] == [], kill
+
+
+def test_first_save_is_there_or_not():
+    found = [kill["resumed"] for kill in kills("first")]
+    assert {"name": "checkpoint-3", "value": 3} in found[:-1], (
+        "some kill comes after the last byte was written"
+    )
+    assert all(r in (None, {"name": "checkpoint-3", "value": 3}) for r in found)
+    assert found[0] is None
+    assert found[-1] is not None
+
+
+def test_earlier_checkpoints_survive_and_the_newest_whole_one_is_found():
+    for kill in kills("third"):
+        assert kill["visible"].get("checkpoint-2") == 2, kill
+        assert kill["resumed"]["value"] in (2, 3), kill
+        if "checkpoint-3" in kill["visible"]:
+            assert kill["resumed"] == {"name": "checkpoint-3", "value": 3}
+        if "checkpoint-1" not in kill["visible"]:
+            assert "checkpoint-3" in kill["visible"], "rotation came before the save was finished"
+
+
+def test_saving_over_the_only_checkpoint_never_loses_it():
+    values = [kill["resumed"]["value"] for kill in kills("again")]
+    assert set(values) == {1, 9}
+    assert values == sorted(values), "old until the moment of the exchange, new from then on"
