@@ -1,0 +1,65 @@
+"""One token per row from logits: filters, and inverse-CDF sampling with one uniform number per row."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .params import SamplingParams
+
+
+@dataclass
+class Drawn:
+    """tokens [R] int64; logps, sampler_logps [R] float32 (see `Completion`); valid [R] bool: the logits were usable."""
+
+    tokens: Tensor
+    logps: Tensor
+    sampler_logps: Tensor
+    valid: Tensor
+
+
+def filtered(logits: Tensor, params: SamplingParams) -> Tensor:
+    """[R, V] float32 logits at the temperature, −inf where top-k, top-p or min-p leave a token out.
+
+    top-p (Holtzman et al. 2020, 1904.09751): the fewest tokens whose probabilities reach p; min-p (Nguyen et al. 2024,
+    2407.01082): tokens at least min_p times as likely as the likeliest. Each filter sees what the one before it left.
+    """
+    logits = logits.float() / params.temperature
+    if params.top_k:
+        kth = logits.topk(min(params.top_k, logits.shape[-1]), dim=-1).values[:, -1:]
+        logits = logits.masked_fill(logits < kth, -torch.inf)
+    if params.top_p < 1:
+        ascending, order = logits.sort(dim=-1)
+        out = ascending.softmax(-1).cumsum(-1) <= 1 - params.top_p
+        out[:, -1] = False
+        logits = logits.masked_fill(torch.zeros_like(out).scatter(1, order, out), -torch.inf)
+    if params.min_p > 0:
+        probs = logits.softmax(-1)
+        logits = logits.masked_fill(probs < params.min_p * probs.amax(-1, keepdim=True), -torch.inf)
+    return logits
+
+
+def inverse_cdf(probs: Tensor, uniforms: Tensor) -> Tensor:
+    """[R] int64: the first token whose cumulative probability exceeds `uniforms` [R] float64 in [0, 1) times the whole."""
+    # float64, because float32 sums of a large vocabulary lose the rare tokens at the far end.
+    cumulative = probs.cumsum(-1, dtype=torch.float64)
+    picked = torch.searchsorted(cumulative, (uniforms * cumulative[:, -1])[:, None], right=True)
+    return picked[:, 0].clamp(max=probs.shape[-1] - 1)
+
+
+def draw(logits: Tensor, params: SamplingParams, uniforms: Tensor) -> Drawn:
+    """The next token of each row of `logits` [R, V], decided by `uniforms` [R] alone."""
+    full = (logits.float() / params.temperature).log_softmax(-1)
+    if params.greedy:
+        tokens = logits.argmax(-1)
+        logps = full.gather(1, tokens[:, None])[:, 0]
+        sampler_logps = torch.zeros_like(logps)
+    else:
+        chosen = filtered(logits, params).log_softmax(-1) if params.filters else full
+        # A NaN row would send the search past the end of the vocabulary; `valid` reports it.
+        tokens = inverse_cdf(chosen.exp().nan_to_num(0.0), uniforms)
+        logps = full.gather(1, tokens[:, None])[:, 0]
+        sampler_logps = chosen.gather(1, tokens[:, None])[:, 0]
+    return Drawn(tokens, logps, sampler_logps, ~full.isnan().any(-1))

@@ -1,0 +1,78 @@
+"""What is asked of a sampler, and what comes back."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+def _check(condition: bool, message: str) -> None:
+    if not condition:
+        raise ValueError(message)
+
+
+@dataclass(frozen=True)
+class SamplingParams:
+    """How the next token is chosen. Filters apply in this order: temperature, top-k, top-p, min-p.
+
+    max_new_tokens: the longest completion; temperature > 0 divides the logits; top_k = 0, top_p = 1 and min_p = 0 switch their
+    filter off; stop_ids: a completion ends with the first of these (which it keeps); greedy: the most likely token.
+
+    Raises ValueError for a value outside its range.
+    """
+
+    max_new_tokens: int
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    stop_ids: frozenset[int] = field(default_factory=frozenset)
+    greedy: bool = False
+
+    def __post_init__(self) -> None:
+        _check(self.max_new_tokens >= 1, f"max_new_tokens must be at least 1, found {self.max_new_tokens}")
+        _check(
+            math.isfinite(self.temperature) and self.temperature > 0,
+            f"temperature must be above 0, found {self.temperature}; for the most likely token use greedy=True",
+        )
+        _check(self.top_k >= 0, f"top_k must be 0 (off) or a number of tokens, found {self.top_k}")
+        _check(0 < self.top_p <= 1, f"top_p must be in (0, 1], found {self.top_p}; 1 switches it off")
+        _check(0 <= self.min_p <= 1, f"min_p must be in [0, 1], found {self.min_p}; 0 switches it off")
+        object.__setattr__(self, "stop_ids", frozenset(int(i) for i in self.stop_ids))
+
+    @property
+    def filters(self) -> bool:
+        """Whether tokens are drawn from less than the full distribution."""
+        return self.greedy or self.top_k > 0 or self.top_p < 1 or self.min_p > 0
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What was sampled after one prompt, token by token.
+
+    ids: the sampled tokens, with the stop token if there was one; logps: log-probability of each under the model's full
+    distribution at the sampling temperature; sampler_logps: under the filtered distribution it was drawn from (0 if greedy).
+    """
+
+    ids: list[int]
+    logps: list[float]
+    sampler_logps: list[float]
+    finish_reason: Literal["stop", "length"]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass
+class RolloutStats:
+    """The work that sampling took, added up over calls.
+
+    decode_steps: forward passes of one token per row; row_steps: rows in those passes together; prefill_tokens: prompt
+    tokens read; pad_tokens: padding read beside them.
+    """
+
+    decode_steps: int = 0
+    row_steps: int = 0
+    prefill_tokens: int = 0
+    pad_tokens: int = 0
