@@ -40,7 +40,9 @@ class Meter:
         """Add one micro-batch's sums and counts (scalars, tensors on any device). A name that was not declared raises KeyError."""
         for name, (total, count) in metrics.items():
             if name not in self.index:
-                raise KeyError(f"metric {name!r} is not declared; declare it in the trainer's `metrics`: {self.slots}")
+                raise KeyError(
+                    f"metric {name!r} is not declared; declare it in the trainer's `metrics`: {self.slots}"
+                )
             self.pending.append((self.index[name], torch.as_tensor(total).detach(), count))
 
     def _settle(self) -> None:
@@ -54,7 +56,9 @@ class Meter:
         """{name: mean} since the last reset; names that nothing was added to are absent. `reduce` sums a tensor over ranks."""
         self._settle()
         totals = reduce(self.totals)
-        means = {n: float(totals[i, 0] / totals[i, 1]) for n, i in self.index.items() if float(totals[i, 1]) > 0}
+        means = {
+            n: float(totals[i, 0] / totals[i, 1]) for n, i in self.index.items() if float(totals[i, 1]) > 0
+        }
         self.held.update({n: v for n, v in means.items() if self.metrics[n].hold})
         means = {**self.held, **means}
         derived = {n: m.derive(means) for n, m in self.metrics.items() if m.derive}

@@ -61,7 +61,10 @@ class TokenBatch(Record):
         _check(len(shape) == 2, f"input_ids must be [B, T], found shape {tuple(shape)}")
         for name in ("attention_mask", "loss_mask"):
             value = getattr(self, name)
-            _check(value.shape == shape, f"{name} must be {tuple(shape)} like input_ids, found {tuple(value.shape)}")
+            _check(
+                value.shape == shape,
+                f"{name} must be {tuple(shape)} like input_ids, found {tuple(value.shape)}",
+            )
             _check(value.dtype == torch.bool, f"{name} must be bool, found {value.dtype}")
         for name in ("group", "prompt_len"):
             value = getattr(self, name)
@@ -70,10 +73,15 @@ class TokenBatch(Record):
     def validate(self) -> Self:
         """The batch itself, after the checks that read values (collators call this once; a GPU would have to wait for it)."""
         if self.input_ids.shape[1]:
-            _check(not bool(self.loss_mask[:, 0].any()), "loss_mask column 0 must be False: the first token has no past")
+            _check(
+                not bool(self.loss_mask[:, 0].any()),
+                "loss_mask column 0 must be False: the first token has no past",
+            )
             started = self.attention_mask[:, 1:] & ~self.attention_mask[:, :-1]
             _check(not bool(started.any()), "rows must be right-padded: found padding before a token")
-        _check(not bool((self.loss_mask & ~self.attention_mask).any()), "loss_mask is True on a padding position")
+        _check(
+            not bool((self.loss_mask & ~self.attention_mask).any()), "loss_mask is True on a padding position"
+        )
         return self
 
     @property
@@ -181,7 +189,9 @@ class PairBatch(Record):
 
     def __post_init__(self) -> None:
         pairs = self.margin.shape[0]
-        _check(len(self.tokens) == 2 * pairs, f"{pairs} pairs need {2 * pairs} rows, found {len(self.tokens)}")
+        _check(
+            len(self.tokens) == 2 * pairs, f"{pairs} pairs need {2 * pairs} rows, found {len(self.tokens)}"
+        )
 
     def to(self, device: torch.device | str, **kwargs: Any) -> PairBatch:
         """The same pairs on `device`."""

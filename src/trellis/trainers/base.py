@@ -35,7 +35,9 @@ class _OnTrainBegin(TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.trainer.given.put_back(self.trainer.model)
         if self.trainer.resumed_from is not None:
-            self.trainer.load_extra_state(*checkpoint.load_state(self.trainer.state_dir(self.trainer.resumed_from)))
+            self.trainer.load_extra_state(
+                *checkpoint.load_state(self.trainer.state_dir(self.trainer.resumed_from))
+            )
 
 
 class _Given:
@@ -79,7 +81,9 @@ class PostTrainer(Trainer):
         self.resumed_from: str | None = None
         self._evaluated = torch.zeros(2, dtype=torch.float64)
         self._staging: Path | None = None
-        if args.n_gpu > 1:  # several GPUs in one process would be nn.DataParallel, which knows nothing of our batches
+        if (
+            args.n_gpu > 1
+        ):  # several GPUs in one process would be nn.DataParallel, which knows nothing of our batches
             args._n_gpu = 1
         super().__init__(
             model=model,
@@ -202,7 +206,9 @@ class PostTrainer(Trainer):
         self._evaluated.zero_()
         only_loss = True if self.compute_metrics is None else prediction_loss_only
         try:
-            output = super().evaluation_loop(dataloader, description, only_loss, ignore_keys, metric_key_prefix)
+            output = super().evaluation_loop(
+                dataloader, description, only_loss, ignore_keys, metric_key_prefix
+            )
             total, items = self.sum_over_ranks(self._evaluated)
             output.metrics[f"{metric_key_prefix}_loss"] = float(total / items.clamp(min=1))
             means = self.meter.means(self.sum_over_ranks)
@@ -245,18 +251,14 @@ class PostTrainer(Trainer):
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         run_dir, name = self._get_output_dir(trial), f"checkpoint-{self.state.global_step}"
         world = self.args.world_size
-        with checkpoint.staged(run_dir, name, step=self.state.global_step, world_size=world) as staging:
-            self._staging = staging
+        with checkpoint.staged(run_dir, name, step=self.state.global_step, world_size=world) as folder:
+            self._staging = folder.parent
             try:
                 super()._save_checkpoint(model, trial)
             finally:
                 self._staging = None
-            if self.args.should_save:  # the loop wrote a folder of its own inside
-                for entry in (staging / name).iterdir():
-                    entry.rename(staging / entry.name)
-                (staging / name).rmdir()
-            checkpoint.save_state(self.state_dir(staging), *self.extra_state())
-            self._name_best(run_dir, staging)
+            checkpoint.save_state(self.state_dir(folder), *self.extra_state())
+            self._name_best(run_dir, folder)
         if self.args.should_save:
             checkpoint.rotate(run_dir, self.args.save_total_limit, protect=self.state.best_model_checkpoint)
 
