@@ -1,0 +1,128 @@
+"""Pairs and prompts to token ids: pure row functions beside those of `tokenize`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from .chat import common_prefix, render, render_prompt, template_options
+from .formats import as_ids, as_messages, as_text, as_tools, is_conversation
+from .tokenize import Encoding, _stopped, plain_ids
+
+Row = Mapping[str, Any]
+Sides = tuple[list[int], list[int], list[int], bool]
+
+
+def pair_row(row: Row, index: int, enc: Encoding) -> dict[str, Any]:
+    """`prompt_ids`, `chosen_ids`, `rejected_ids` (and `margin`) of one pair; the two sides share one identical prompt."""
+    prompt, chosen, rejected, moved = (_pair_tokens if enc.kind == "pair_tokens" else _pair)(row, enc)
+    length = len(prompt) + max(len(chosen), len(rejected))
+    out: dict[str, Any] = {"prompt_ids": prompt, "chosen_ids": chosen, "rejected_ids": rejected}
+    if row.get("margin") is not None:
+        out["margin"] = _margin(row["margin"])
+    return out | {
+        "_drop": _pair_fault(chosen, rejected, length, enc.max_length),
+        "_cut": 0,
+        "_need": length,
+        "_trained": len(chosen) + len(rejected),
+        "_seam": int(moved),
+        "_stopped": min(_stopped(enc, side, [1] * len(side)) for side in (chosen, rejected)),
+    }
+
+
+def _pair_fault(chosen: list[int], rejected: list[int], length: int, max_length: int | None) -> str:
+    if chosen == rejected:
+        return "chosen and rejected are the same"
+    if not chosen or not rejected:
+        return "an answer is empty"
+    return "longer than max_length" if max_length is not None and length > max_length else ""
+
+
+def _margin(value: Any) -> float:
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float)
+        or value != value
+        or abs(value) == float("inf")
+    ):
+        raise ValueError(f"`margin` must be a finite number, found {value!r}")
+    return float(value)
+
+
+def _pair_tokens(row: Row, enc: Encoding) -> Sides:
+    chosen, rejected = (as_ids(row[enc.columns[n]], enc.columns[n]) for n in ("chosen_ids", "rejected_ids"))
+    if "prompt_ids" in enc.columns:
+        return as_ids(row[enc.columns["prompt_ids"]], enc.columns["prompt_ids"]), chosen, rejected, False
+    return _split(common_prefix(chosen, rejected), chosen, rejected)
+
+
+def _split(at: int, chosen: list[int], rejected: list[int], moved: bool = False) -> Sides:
+    # Where one side is the beginning of the other, the last token stays an answer: no side is empty.
+    at = at if chosen == rejected else min(at, len(chosen) - 1, len(rejected) - 1)
+    at = max(at, 0)
+    return chosen[:at], chosen[at:], rejected[at:], moved
+
+
+def _pair(row: Row, enc: Encoding) -> Sides:
+    sides = [row[enc.columns[name]] for name in ("chosen", "rejected")]
+    prompt = row[enc.columns["prompt"]] if "prompt" in enc.columns else None
+    if any(is_conversation(value) for value in (prompt, *sides)):
+        return _chat_pair(row, enc, prompt, sides)
+    texts = [as_text(side, name) for side, name in zip(sides, ("chosen", "rejected"), strict=True)]
+    if prompt is None:
+        chosen, rejected = (plain_ids(enc, text, end=True) for text in texts)
+        return _split(common_prefix(chosen, rejected), chosen, rejected)
+    before = plain_ids(enc, as_text(prompt, enc.columns["prompt"]), end=False)
+    chosen, rejected = (plain_ids(enc, prompt + text, end=True) for text in texts)
+    return _shared_seam(before, chosen, rejected)
+
+
+def _shared_seam(before: list[int], chosen: list[int], rejected: list[int]) -> Sides:
+    at = common_prefix(before, chosen, rejected)
+    return _split(at, chosen, rejected, at < len(before))
+
+
+def _chat_pair(row: Row, enc: Encoding, prompt: Any, sides: Sequence[Any]) -> Sides:
+    options = {"tools": as_tools(row.get("tools")), **template_options(row)}
+    answers = [as_messages(side, "assistant") for side in sides]
+    if prompt is None:
+        at = common_prefix(*answers)
+        at = min(at, len(answers[0]) - 1, len(answers[1]) - 1)
+        before, answers = answers[0][:at], [side[at:] for side in answers]
+    else:
+        before = as_messages(prompt, "user")
+        answers = [side[len(before) :] if side[: len(before)] == before else side for side in answers]
+    chosen, rejected = (render(enc.tokenizer, before + side, **options) for side in answers)
+    if not before:
+        return _split(common_prefix(chosen, rejected), chosen, rejected)
+    return _shared_seam(render_prompt(enc.tokenizer, before, **options), chosen, rejected)
+
+
+def prompt_row(row: Row, index: int, enc: Encoding) -> dict[str, Any]:
+    """`prompt_ids` and `prompt` (the original text or messages; decoded where only ids were given) of one prompt."""
+    name = next(iter(enc.columns.values()))
+    value, prompt = row[name], row.get("prompt")
+    if enc.kind == "prompt_tokens":
+        ids = as_ids(value, name)
+        ids = [i for i, real in zip(ids, row.get("attention_mask") or [1] * len(ids), strict=True) if real]
+        prompt = enc.tokenizer.decode(ids, skip_special_tokens=True) if prompt is None else prompt
+    elif is_conversation(value):
+        prompt = as_messages(value, "user")
+        options = {"tools": as_tools(row.get("tools")), **template_options(row)}
+        ids = render_prompt(enc.tokenizer, prompt, **options)
+    else:
+        prompt = as_text(value, name)
+        ids = plain_ids(enc, prompt, end=False)
+    over = 0 if enc.max_length is None else max(0, len(ids) - enc.max_length)
+    cut = over if enc.over_length == "keep_end" else 0
+    drop = "empty prompt" if not ids else ("longer than the prompt may be" if over > cut else "")
+    return {
+        "prompt_ids": ids[cut:],
+        "prompt": prompt,
+        "_drop": drop,
+        "_cut": cut,
+        "_need": len(ids),
+        "_trained": len(ids) - cut,
+        "_seam": 0,
+        "_stopped": 0,
+    }
