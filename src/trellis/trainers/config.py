@@ -16,7 +16,7 @@ import torch
 from transformers import TrainingArguments
 from transformers.utils import is_torch_bf16_gpu_available
 
-from .old_names import Old, closest, translate
+from .old_names import HF_OLD_NAMES, Old, closest, translate
 
 T = TypeVar("T", bound=type)
 _announced: set[str] = set()
@@ -40,7 +40,7 @@ def config(cls: T) -> T:
     """`@dataclass` whose constructor understands old names (`old_names`); a class's `renamed` adds its own."""
     annotated = [base.__dict__.get("__annotations__", {}) for base in cls.__mro__]
     types = [(name, str(t)) for table in annotated for name, t in table.items()]
-    dataclass(repr=False)(cls)  # TrainingArguments' own repr hides tokens
+    dataclass(repr=cls.__repr__ is object.__repr__)(cls)  # TrainingArguments' own repr hides tokens
     cls.json_fields = frozenset(n for n, t in types if "dict[" in t and "ClassVar" not in t)  # type: ignore[attr-defined]
     build = cls.__init__  # type: ignore[misc]
 
@@ -52,6 +52,15 @@ def config(cls: T) -> T:
     return cls
 
 
+def check_choices(record: Any) -> None:
+    """Raises ValueError when a field of `record` holds a value outside the `choices` of its option."""
+    for f in fields(record):
+        choices, value = f.metadata.get("choices"), getattr(record, f.name)
+        if choices and value is not None and value not in choices:
+            hint = closest(str(value), [str(c) for c in choices])
+            raise ValueError(f"{f.name}={value!r} is none of {', '.join(map(str, choices))}{hint}")
+
+
 @config
 class TrellisConfig(TrainingArguments):
     """TrainingArguments with other defaults; None means: what suits this machine, decided on construction.
@@ -60,7 +69,7 @@ class TrellisConfig(TrainingArguments):
     unknown name.
     """
 
-    renamed: ClassVar[Mapping[str, str | Old]] = {}
+    renamed: ClassVar[Mapping[str, str | Old]] = HF_OLD_NAMES
     json_fields: ClassVar[frozenset[str]] = frozenset()
 
     output_dir: str | None = option(
@@ -91,7 +100,7 @@ class TrellisConfig(TrainingArguments):
 
     def __post_init__(self) -> None:
         self._read_json()
-        self._check_choices()
+        check_choices(self)
         self._choose_precision()
         self._choose_checkpointing()
         if self.dataloader_pin_memory is None:
@@ -114,13 +123,6 @@ class TrellisConfig(TrainingArguments):
                 raise ValueError(
                     f'{name} is not valid JSON ({error}); write it like {{"key": 1}}, found {value}'
                 ) from error
-
-    def _check_choices(self) -> None:
-        for f in fields(self):
-            choices, value = f.metadata.get("choices"), getattr(self, f.name)
-            if choices and value is not None and value not in choices:
-                hint = closest(str(value), [str(c) for c in choices])
-                raise ValueError(f"{f.name}={value!r} is none of {', '.join(map(str, choices))}{hint}")
 
     def _choose_precision(self) -> None:
         able = self._accelerated and is_torch_bf16_gpu_available()

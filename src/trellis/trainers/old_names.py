@@ -106,12 +106,12 @@ HF_OLD_NAMES: dict[str, Old] = {
 
 
 def old_names(cls: type) -> dict[str, Old]:
-    """What `cls` understands besides its fields: transformers' old names and each `renamed` up its tree."""
-    table = dict(HF_OLD_NAMES)
+    """What `cls` understands besides its fields: each `renamed` table up its class tree."""
+    table: dict[str, Old] = {}
     for base in reversed(cls.__mro__):
         for old, entry in base.__dict__.get("renamed", {}).items():
             table[old] = renamed(entry) if isinstance(entry, str) else entry
-    return {old: entry for old, entry in table.items() if old not in getattr(cls, "__dataclass_fields__", {})}
+    return {old: entry for old, entry in table.items() if old not in cls.__dataclass_fields__}  # type: ignore[attr-defined]
 
 
 def closest(name: str, known: Iterable[str]) -> str:
@@ -120,13 +120,22 @@ def closest(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {near[0]!r}?" if near else ""
 
 
-def _converted(cls: type, old: str, entry: Old, value: Any) -> Any:
+def replacement(cls: type, name: str, value: Any) -> tuple[str, Any] | None:
+    """(new name, new value) of the old field `name`, or None where it is no longer needed; says so in a FutureWarning.
+
+    Raises TypeError when the value has no counterpart.
+    """
+    entry = old_names(cls)[name]
     if entry.harmless is not None and value not in entry.harmless:
-        raise TypeError(f"{cls.__name__}: {old}={value!r} is not accepted any more: {entry.why}")
+        raise TypeError(f"{cls.__name__}: {name}={value!r} is not accepted any more: {entry.why}")
     try:
-        return entry.convert(value) if entry.convert else value
+        value = entry.convert(value) if entry.convert else value
     except ValueError as error:
-        raise TypeError(f"{cls.__name__}: {old}={value!r} is not accepted: {error}") from error
+        raise TypeError(f"{cls.__name__}: {name}={value!r} is not accepted: {error}") from error
+    if entry.harmless is None:
+        says = f"is now {entry.new}={value!r}" if entry.new else f"is no longer needed: {entry.why}"
+        warnings.warn(f"{cls.__name__}: {name} {says}", FutureWarning, stacklevel=4)
+    return (entry.new, value) if entry.new else None
 
 
 def translate(cls: type, keywords: Mapping[str, Any]) -> dict[str, Any]:
@@ -137,17 +146,12 @@ def translate(cls: type, keywords: Mapping[str, Any]) -> dict[str, Any]:
         if name in fields:
             continue
         if name not in table:
-            hint = closest(name, [*fields, *table])
-            raise TypeError(f"{cls.__name__} has no field {name!r}{hint}")
-        entry = table[name]
-        value = _converted(cls, name, entry, keywords[name])
-        if entry.new and entry.new in result and result[entry.new] != value:
-            raise TypeError(
-                f"{cls.__name__}: {name!r} is the old name of {entry.new!r}; give one of them, not both"
-            )
-        if entry.new:
-            result[entry.new] = value
-        if entry.new or value not in (entry.harmless or ()):
-            says = f"is now {entry.new}={value!r}" if entry.new else f"is no longer needed: {entry.why}"
-            warnings.warn(f"{cls.__name__}: {name} {says}", FutureWarning, stacklevel=3)
+            raise TypeError(f"{cls.__name__} has no field {name!r}{closest(name, [*fields, *table])}")
+        found = replacement(cls, name, keywords[name])
+        if found is None:
+            continue
+        new, value = found
+        if new in result and result[new] != value:
+            raise TypeError(f"{cls.__name__}: {name!r} is the old name of {new!r}; give only one of them")
+        result[new] = value
     return result

@@ -1,0 +1,57 @@
+"""The command line: `trellis sft|reward|ppo|demo|env`. Nothing heavy is imported until a verb needs it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from .. import __version__
+
+VERBS = {
+    "demo": "SFT, then a reward model, then PPO, on real text, from nothing, in minutes (start here)",
+    "sft": "supervised fine-tuning on text, prompts with completions, or chats",
+    "reward": "a reward model from chosen and rejected answers",
+    "ppo": "PPO against a reward model or reward functions",
+    "env": "versions of everything that matters in a bug report, and what is missing",
+}
+
+
+def usage() -> str:
+    """The text of `trellis --help`."""
+    verbs = "\n".join(f"  {verb:<8} {what}" for verb, what in VERBS.items())
+    return (
+        "usage: trellis VERB [flags]\n\n"
+        "Trains language models along human preferences and rewards.\n\n"
+        f"verbs:\n{verbs}\n\n"
+        "  trellis VERB --help            the flags of a verb, the essential ones first\n"
+        "  trellis VERB --config r.yaml   the same flags from a recipe; flags given as well win\n"
+        "  trellis --version\n"
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb; returns the exit status (2 for a wrong command line)."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    verb = args.pop(0) if args else "--help"
+    if verb in ("-h", "--help", "help"):
+        print(usage(), end="")
+        return 0
+    if verb in ("-V", "--version", "version"):
+        print(f"trellis {__version__}")
+        return 0
+    if verb not in VERBS:
+        return _unknown(verb)
+    from importlib import import_module
+
+    if verb in ("env", "demo"):
+        return import_module(f".{verb}", __name__).main(args)
+    return import_module(".train", __name__).main(verb, args)
+
+
+def _unknown(verb: str) -> int:
+    from difflib import get_close_matches
+
+    near = get_close_matches(verb, VERBS, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"verbs: {', '.join(VERBS)}"
+    print(f"trellis: error: there is no verb {verb!r}; {hint}", file=sys.stderr)
+    return 2

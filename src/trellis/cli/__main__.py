@@ -1,0 +1,5 @@
+"""`python -m trellis.cli` is `trellis`."""
+
+from . import main
+
+raise SystemExit(main())

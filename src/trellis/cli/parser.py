@@ -1,0 +1,196 @@
+"""The parser behind every verb and example script: dataclass fields as flags, a YAML recipe under the flags."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import sys
+import warnings
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import yaml
+from transformers import HfArgumentParser
+
+from ..trainers.old_names import closest, old_names, replacement
+
+_ALWAYS = ("help", "config")
+
+
+class Help(argparse.ArgumentDefaultsHelpFormatter):
+    """One spelling per flag; HfArgumentParser adds a second one with hyphens, which stays accepted."""
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        flag = action.option_strings[0] if action.option_strings else action.dest
+        if action.choices:
+            return f"{flag} {{{','.join(map(str, action.choices))}}}"
+        kind = getattr(action.type, "__name__", "") if action.type else ""
+        return (
+            flag if action.nargs == 0 else f"{flag} {kind.replace('string_to_bool', 'bool').upper()}".rstrip()
+        )
+
+
+class TrellisParser(HfArgumentParser):
+    """HfArgumentParser with `--config recipe.yaml` (same names, checked like flags; flags win), old names, and near misses.
+
+    A recipe may hold an `env:` block (environment variables) and a `datasets:` list (see DatasetMixtureConfig). A wrong
+    command line or recipe ends the program with status 2 and one line. `essentials` are the flags that --help lists first.
+    """
+
+    def __init__(self, dataclass_types: Any = None, *, essentials: Sequence[str] = (), **kwargs: Any) -> None:
+        kwargs.setdefault("formatter_class", Help)
+        kwargs.setdefault("allow_abbrev", False)
+        self.essentials = [*essentials, "config"]
+        super().__init__(dataclass_types, **kwargs)
+        self.add_argument("--config", type=str, default=None, help="A YAML recipe; flags given as well win.")
+
+    def parse_args_and_config(
+        self,
+        args: Iterable[str] | None = None,
+        return_remaining_strings: bool = False,
+        fail_with_unknown_args: bool = True,
+    ) -> tuple[Any, ...]:
+        """One instance per dataclass, from the command line and the recipe that it names."""
+        words = self._modern(list(sys.argv[1:] if args is None else args))
+        path = self._config_path(words)
+        found, unknown = self.parse_known_args([*self._recipe(path), *words] if path else words)
+        if unknown and fail_with_unknown_args and not return_remaining_strings:
+            self.error(self._unknown(unknown))
+        outputs = tuple(self._build(cls, vars(found)) for cls in self.dataclass_types)
+        return (*outputs, unknown) if return_remaining_strings else outputs
+
+    def parse_args_into_dataclasses(
+        self, args: Any = None, return_remaining_strings: bool = False, **_: Any
+    ) -> tuple[Any, ...]:
+        """The same as `parse_args_and_config`: scripts written for HfArgumentParser get recipes too."""
+        return self.parse_args_and_config(args, return_remaining_strings)
+
+    def error(self, message: str) -> NoReturn:
+        print(f"{self.prog}: error: {message}\n(all flags: {self.prog} --help)", file=sys.stderr)
+        raise SystemExit(2)
+
+    def format_help(self) -> str:
+        """Essentials, then one section per dataclass, then what TrainingArguments brings."""
+        formatter = self._get_formatter()
+        formatter.add_text(self.description)
+        for title, names in self._sections():
+            formatter.start_section(title)
+            formatter.add_arguments([a for name in names for a in self._actions if a.dest == name])
+            formatter.end_section()
+        formatter.add_text(self.epilog)
+        return f"usage: {self.prog} [--config recipe.yaml] [flags]\n\n" + formatter.format_help()
+
+    def _sections(self) -> list[tuple[str, list[str]]]:
+        seen = set(self.essentials)
+        sections = [("essentials", self.essentials)]
+        inherited: list[str] = []
+        for cls in self.dataclass_types:
+            own = {
+                n
+                for b in cls.__mro__
+                if b.__module__.startswith("trellis")
+                for n in b.__dict__.get("__annotations__", {})
+            }
+            names = [f.name for f in dataclasses.fields(cls) if f.init and f.name not in seen]
+            seen.update(names)
+            sections.append(
+                (cls.__name__, [n for n in names if n in own or not cls.__module__.startswith("trellis")])
+            )
+            inherited += [n for n in names if n not in sections[-1][1]]
+        return [*sections, ("from transformers.TrainingArguments", inherited), ("help", ["help"])]
+
+    def _build(self, cls: type, values: dict[str, Any]) -> Any:
+        keys = [f.name for f in dataclasses.fields(cls) if f.init]
+        try:
+            return cls(**{k: values[k] for k in keys})
+        except (ValueError, TypeError) as error:
+            self.error(str(error))
+
+    def _dests(self) -> list[str]:
+        return [a.dest for a in self._actions if a.dest not in _ALWAYS]
+
+    def _unknown(self, words: Sequence[str]) -> str:
+        flags = [w.split("=")[0] for w in words if w.startswith("--")]
+        if not flags:
+            return f"what is {' '.join(words)!r} meant for? Every value follows a --flag"
+        old = [n for cls in self.dataclass_types for n in _old(cls)]
+        hints = (f"{f}{closest(f.lstrip('-').replace('-', '_'), [*self._dests(), *old])}" for f in flags)
+        return "unknown flag " + ", ".join(hints)
+
+    def _modern(self, words: list[str]) -> list[str]:
+        """The command line with old flags written in today's names."""
+        result: list[str] = []
+        while words:
+            word = words.pop(0)
+            name, _, value = (
+                word.removeprefix("--").replace("-", "_", word.split("=")[0].count("-")).partition("=")
+            )
+            owner = next((c for c in self.dataclass_types if word.startswith("--") and name in _old(c)), None)
+            if owner is None:
+                result.append(word)
+                continue
+            if "=" not in word and words and not words[0].startswith("--"):
+                value = words.pop(0)
+            result += self._replaced(owner, name, yaml.safe_load(value) if value else True)
+        return result
+
+    def _replaced(self, owner: type, name: str, value: Any) -> list[str]:
+        with warnings.catch_warnings(record=True) as notes:
+            warnings.simplefilter("always")
+            try:
+                found = replacement(owner, name, value)
+            except TypeError as error:
+                self.error(str(error))
+        for note in notes:
+            print(f"{self.prog}: {note.message}", file=sys.stderr)
+        return [] if found is None else self._words(*found)
+
+    def _config_path(self, words: Sequence[str]) -> str | None:
+        finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+        finder.add_argument("--config")
+        return finder.parse_known_args(words)[0].config
+
+    def _recipe(self, path: str) -> list[str]:
+        """The recipe at `path` as command-line words; its `env:` block is applied."""
+        try:
+            content = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+        except (OSError, yaml.YAMLError) as error:
+            self.error(f"--config {path}: {error}")
+        if not isinstance(content, dict):
+            self.error(f"--config {path}: expected `name: value` lines, found a {type(content).__name__}")
+        for name, value in (content.pop("env", None) or {}).items():
+            os.environ[str(name)] = str(value)
+        words: list[str] = []
+        for name, value in content.items():
+            owner = next((c for c in self.dataclass_types if name in _old(c)), None)
+            if owner is not None:
+                words += self._replaced(owner, name, value)
+            elif name in self._dests():
+                words += self._words(name, value)
+            else:
+                self.error(f"{path}: unknown name {name!r}{closest(str(name), self._dests())}")
+        return words
+
+    def _words(self, name: str, value: Any) -> list[str]:
+        """`name: value` as command-line words, so that it passes the flag's own type and choices."""
+        action = next(a for a in self._actions if a.dest == name)
+        if value is None:
+            self.set_defaults(**{name: None})
+            return []
+        if isinstance(value, list):
+            if action.nargs != "+" or any(isinstance(v, dict) for v in value):
+                self.set_defaults(**{name: value})
+                return []
+            return [f"--{name}", *map(str, value)]
+        return [f"--{name}={json.dumps(value) if isinstance(value, dict) else value}"]
+
+
+def _old(cls: type) -> Iterable[str]:
+    return old_names(cls) if dataclasses.is_dataclass(cls) else ()
+
+
+TrlParser = TrellisParser
+"""The name under which TRL users know it."""

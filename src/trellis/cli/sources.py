@@ -1,0 +1,119 @@
+"""Data sets by name: a local file, a local directory, or the hub."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from datasets import Dataset, DatasetDict
+
+    from .arguments import DatasetConfig, DatasetMixtureConfig
+
+_READERS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet", ".txt": "text"}
+_PACKED = (".gz", ".bz2", ".xz", ".zst")
+_HOW = "a file (jsonl, json, csv, parquet, txt, also .gz), a directory of such files, or one written by save_to_disk"
+
+
+def _reader(path: Path) -> str | None:
+    suffixes = [s for s in path.suffixes if s not in _PACKED]
+    return _READERS.get(suffixes[-1]) if suffixes else None
+
+
+def _read(path: Path, split: str = "train", streaming: bool = False) -> Dataset:
+    from datasets import load_dataset
+
+    reader = _reader(path)
+    if reader is None:
+        raise ValueError(f"{path} is not a data file that can be read; expected {_HOW}")
+    return load_dataset(reader, data_files={split: str(path)}, split=split, streaming=streaming)
+
+
+def _directory(path: Path, wanted: Iterable[str], streaming: bool) -> Any:
+    from datasets import load_dataset, load_from_disk
+
+    if (path / "dataset_dict.json").exists() or (path / "state.json").exists():
+        return load_from_disk(str(path))
+    files = [f for f in sorted(path.iterdir()) if f.is_file() and _reader(f)]
+    if not files:
+        raise ValueError(f"{path} holds no data file; expected {_HOW}")
+    named = {split: f for split in wanted for f in files if split in _names(f)}
+    if named:
+        return {split: _read(f, split, streaming) for split, f in named.items()}
+    return load_dataset(str(path), streaming=streaming)
+
+
+def _names(path: Path) -> set[str]:
+    """`pairs.train.jsonl.gz` is called pairs, and train."""
+    return {part for part in path.name.split(".") if f".{part}" not in (*_READERS, *_PACKED)}
+
+
+def _hub(name: str, config: str | None, streaming: bool, **kwargs: Any) -> Any:
+    from datasets import load_dataset
+
+    try:
+        return load_dataset(name, config, streaming=streaming, **kwargs)
+    except (ConnectionError, FileNotFoundError) as error:
+        raise ValueError(
+            f"{name!r} is no local file or directory, and the hub could not be reached for it "
+            f"({type(error).__name__}). Give {_HOW}; a hub name needs the network once, to fill the cache."
+        ) from error
+
+
+def _open(name: str, config: str | None, wanted: Iterable[str], streaming: bool, **kwargs: Any) -> Any:
+    path = Path(name).expanduser()
+    if path.is_file():
+        return _read(path, next(iter(wanted)), streaming)
+    if path.is_dir():
+        return _directory(path, wanted, streaming)
+    return _hub(name, config, streaming, **kwargs)
+
+
+def load_splits(name: str, config: str | None, splits: tuple[str, str], streaming: bool) -> DatasetDict:
+    """The data set `name` by split. Raises ValueError when it, or the training split, does not exist."""
+    from datasets import DatasetDict, IterableDatasetDict
+
+    found = _open(name, config, splits, streaming)
+    if not isinstance(found, dict):
+        found = {splits[0]: found}
+    if splits[0] not in found:
+        raise ValueError(
+            f"{name} has no split {splits[0]!r}; it has {', '.join(found)} (choose with --dataset_train_split)"
+        )
+    return (IterableDatasetDict if streaming else DatasetDict)(found)
+
+
+def _load_part(part: DatasetConfig, streaming: bool) -> Dataset:
+    extra = {k: v for k, v in (("data_dir", part.data_dir), ("data_files", part.data_files)) if v is not None}
+    if extra:
+        from datasets import load_dataset
+
+        found: Any = load_dataset(part.path, part.name, streaming=streaming, **extra)
+    else:
+        found = _open(part.path, part.name, (part.split,), streaming)
+    if isinstance(found, dict):
+        if part.split not in found:
+            raise ValueError(f"{part.path} has no split {part.split!r}; it has {', '.join(found)}")
+        found = found[part.split]
+    missing = [c for c in part.columns or () if c not in found.column_names]
+    if missing:
+        raise ValueError(
+            f"{part.path} has no column {', '.join(missing)}; it has {', '.join(found.column_names)}"
+        )
+    return found.select_columns(part.columns) if part.columns else found
+
+
+def load_mixture(mixture: DatasetMixtureConfig) -> DatasetDict:
+    """The parts of `mixture` one after another, as `train`, and as `test` what `test_split_size` holds out."""
+    from datasets import DatasetDict, IterableDatasetDict, concatenate_datasets
+
+    if not mixture.datasets:
+        raise ValueError("datasets: the list is empty; give at least one entry with a path")
+    joined = concatenate_datasets([_load_part(part, mixture.streaming) for part in mixture.datasets])
+    if mixture.streaming:
+        return IterableDatasetDict({"train": joined})
+    if mixture.test_split_size is None:
+        return DatasetDict({"train": joined})
+    size = mixture.test_split_size
+    return joined.train_test_split(test_size=size if size < 1 else int(size), seed=0)
