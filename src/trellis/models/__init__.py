@@ -1,0 +1,22 @@
+"""Models: loading them, adapting them, the frozen reference, and the critic."""
+
+from .adapters import add_adapter, is_peft
+from .critic import ActorCritic
+from .load import load_causal_lm, load_classifier, load_tokenizer
+from .modules import base_causal_lm, classifier_head, disable_dropout, shares_parameters, unwrap
+from .reference import Reference
+
+__all__ = [
+    "ActorCritic",
+    "Reference",
+    "add_adapter",
+    "base_causal_lm",
+    "classifier_head",
+    "disable_dropout",
+    "is_peft",
+    "load_causal_lm",
+    "load_classifier",
+    "load_tokenizer",
+    "shares_parameters",
+    "unwrap",
+]
