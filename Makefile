@@ -16,6 +16,7 @@ check: $(READY)  ## format, lint, types and house rules
 	$(PY) -m ruff format --check .
 	$(PY) -m ruff check .
 	$(PY) -m mypy
+	$(PY) -m mypy --config-file tests/house/strict.ini
 	$(PY) -m pytest -q tests/house tests/api
 
 test: $(READY)  ## every test, the slow ones too
