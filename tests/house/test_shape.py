@@ -73,7 +73,9 @@ def test_trainers_do_not_mix_in():
 
 def swallows(handler: ast.ExceptHandler) -> bool:
     everything = handler.type is None or ast.unparse(handler.type) in ("Exception", "BaseException")
-    return everything and not any(isinstance(node, ast.Raise) for node in ast.walk(handler))
+    return (
+        everything and not handler.name and not any(isinstance(node, ast.Raise) for node in ast.walk(handler))
+    )
 
 
 def test_no_handler_swallows_everything():

@@ -1,0 +1,1 @@
+"""Our paths beside the plain ones, as ratios: `python -m benchmarks`."""

@@ -1,0 +1,72 @@
+"""Alternating measurements of two ways to do the same thing, so that a busy machine slows both alike."""
+
+from __future__ import annotations
+
+import multiprocessing
+import resource
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+Work = Callable[[], Any]
+
+
+@dataclass(frozen=True)
+class Case:
+    """The same result computed in two ways."""
+
+    name: str
+    plain: Work
+    ours: Work
+
+
+@dataclass(frozen=True)
+class Row:
+    """CPU seconds (medians), their ratio (median over pairs) and MiB above the start (largest of the process)."""
+
+    name: str
+    plain_seconds: float
+    our_seconds: float
+    ratio: float
+    plain_memory: float
+    our_memory: float
+
+
+def cpu_seconds(work: Work) -> float:
+    """CPU seconds of this process for one call."""
+    start = time.process_time()
+    work()
+    return time.process_time() - start
+
+
+def _report_memory(work: Work, answer: Any) -> None:
+    start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    work()
+    answer.put((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - start) / 1024)
+
+
+def peak_memory(work: Work) -> float:
+    """MiB by which the memory of a fresh copy of this process grows at most during one call."""
+    fork = multiprocessing.get_context("fork")
+    answer = fork.SimpleQueue()
+    process = fork.Process(target=_report_memory, args=(work, answer))
+    process.start()
+    grown = answer.get()
+    process.join()
+    return grown
+
+
+def compare(case: Case, repeats: int) -> Row:
+    """Both sides of `case`, alternating, after one untimed call each."""
+    memory = peak_memory(case.plain), peak_memory(case.ours)
+    case.plain(), case.ours()
+    pairs = [(cpu_seconds(case.plain), cpu_seconds(case.ours)) for _ in range(repeats)]
+    return Row(
+        case.name,
+        statistics.median(p for p, _ in pairs),
+        statistics.median(o for _, o in pairs),
+        statistics.median(o / p for p, o in pairs),
+        *memory,
+    )
