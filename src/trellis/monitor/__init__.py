@@ -1,0 +1,7 @@
+"""Watching a run: sample tables, the history on disk, curves."""
+
+from .curves import draw_curves
+from .history import History, read_history
+from .samples import render, send, show
+
+__all__ = ["History", "draw_curves", "read_history", "render", "send", "show"]
