@@ -175,6 +175,12 @@ def _refuse_assistant_only(enc: Encoding) -> None:
         )
 
 
+def tokens_of_row(row: Row) -> dict[str, Any]:
+    """A row of token ids (with `labels` or masks, or without) as a prepared row."""
+    tokens = _tokens(row, Encoding(None, "tokens", {"input_ids": "input_ids"}))
+    return {"input_ids": tokens.ids, "loss_mask": tokens.mask, "prompt_len": tokens.prompt_len}
+
+
 def _tokens(row: Row, enc: Encoding) -> Tokens:
     ids = as_ids(row[enc.columns["input_ids"]], "input_ids")
     mask = [1] * len(ids)

@@ -1,0 +1,94 @@
+"""The settings of supervised fine-tuning."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any, ClassVar
+
+from transformers import TrainingArguments
+
+from ..data.prepare import check_lengths
+from ..losses.supervised import SUPERVISED_LOSSES
+from .config import TrellisConfig, config, option, switch
+
+
+@config
+class SFTConfig(TrellisConfig):
+    """Supervised fine-tuning."""
+
+    renamed: ClassVar[Mapping[str, Any]] = {"max_seq_length": "max_length"}
+
+    learning_rate: float = option(2e-5, "Peak learning rate of AdamW.")
+    model_init_kwargs: dict[str, Any] | str | None = option(
+        None, "Keyword arguments of from_pretrained, where the model is given by name."
+    )
+    trust_remote_code: bool = option(
+        False, "Run model code that a repository brings, where the model is given by name."
+    )
+    chat_template_path: str | None = option(
+        None,
+        "A Jinja file, or a directory or hub id, whose chat template is used instead of the tokenizer's.",
+    )
+    dataset_text_field: str = option("text", "The column of plain text.")
+    dataset_kwargs: dict[str, Any] | str | None = option(
+        None, "{'skip_prepare_dataset': true} takes rows of token ids as they are."
+    )
+    dataset_num_proc: int | None = option(None, "Processes that tokenize the data.")
+    eos_token: str | None = option(None, "The token that ends a text; default: the tokenizer's.")
+    pad_token: str | None = option(None, "The token that fills rows up; default: the tokenizer's.")
+    max_length: int | None = option(
+        1024, "Tokens per row; longer ones are cut (and counted), None: no limit."
+    )
+    truncation_mode: str = option(
+        "keep_start", "Which part of a row that is too long is kept.", choices=("keep_start", "keep_end")
+    )
+    shuffle_dataset: bool = option(False, "Shuffle the rows once before they are prepared (and packed).")
+    packing: bool = option(False, "Join rows up to max_length; they do not see each other.")
+    packing_strategy: str = option(
+        "bfd",
+        "bfd: best fit, long rows are cut; bfd_split: long rows are split; wrapped: one stream, cut every max_length tokens.",
+        choices=("bfd", "bfd_split", "wrapped"),
+    )
+    eval_packing: bool | None = switch(None, "Pack the evaluation data; default: as packing.")
+    padding_free: bool = option(False, "Always run the rows of a batch without padding (layout='packed').")
+    pad_to_multiple_of: int | None = option(None, "Round the width of a batch up to a multiple of this.")
+    completion_only_loss: bool | None = switch(
+        None, "Train the completion only; default: where the data has prompt and completion."
+    )
+    assistant_only_loss: bool = option(
+        False, "Train only what the assistant says (the template has to mark it)."
+    )
+    loss_type: str = option(
+        "nll", "nll: -log p; dft: -p log p with p held constant.", choices=(*SUPERVISED_LOSSES, "chunked_nll")
+    )
+    activation_offloading: bool = option(False, "Keep activations for the backward pass in the CPU's memory.")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.loss_type == "chunked_nll":  # every loss is computed in chunks
+            self.loss_type = "nll"
+        check_lengths(self.max_length, self.truncation_mode, self.packing_strategy if self.packing else None)
+        unknown = sorted(set(self.dataset_kwargs or {}) - {"skip_prepare_dataset"})
+        if unknown:
+            raise ValueError(
+                f"dataset_kwargs {unknown} are not known; the only one is 'skip_prepare_dataset'"
+            )
+        if self.padding_free:
+            if self.layout == "padded":
+                raise ValueError(
+                    "padding_free=True and layout='padded' contradict each other; leave one of them out"
+                )
+            self.layout = "packed"
+
+
+def as_sft_config(args: TrainingArguments | None) -> SFTConfig:
+    """`args` itself, or an SFTConfig with the values of a plain TrainingArguments (its columns are kept)."""
+    if isinstance(args, SFTConfig):
+        return args
+    if args is None:
+        return SFTConfig()
+    if not isinstance(args, TrainingArguments):
+        raise TypeError(f"args must be an SFTConfig or TrainingArguments, found {type(args).__name__}")
+    values = {f.name: getattr(args, f.name) for f in fields(args) if f.init}
+    return SFTConfig(**{**values, "remove_unused_columns": False})
