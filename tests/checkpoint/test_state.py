@@ -108,3 +108,13 @@ def test_arguments_are_readable_and_hold_no_secret(tmp_path):
 def test_the_rest_of_the_arguments_is_kept(tmp_path):
     checkpoint.write_args_json(tmp_path, Arguments(hub_token=None))
     assert json.loads((tmp_path / checkpoint.ARGS_FILE).read_text())["hub_token"] is None
+
+
+def test_weights_of_another_model_are_refused():
+    tied = torch.nn.ModuleDict({"embed": torch.nn.Embedding(5, 3), "head": torch.nn.Linear(3, 5, bias=False)})
+    tied["head"].weight = tied["embed"].weight
+    checkpoint.check_loaded(tied, ["head.weight"], [])
+    with pytest.raises(ValueError, match=r"lacks \['head.weight', 'embed.weight'\] and has nothing too many"):
+        checkpoint.check_loaded(tied, ["head.weight", "embed.weight"], [])
+    with pytest.raises(ValueError, match=r"lacks nothing and has \['score.weight'\] too many"):
+        checkpoint.check_loaded(tied, [], ["score.weight"])

@@ -5,11 +5,12 @@ from .arguments import ARGS_FILE, redacted, write_args_json
 from .choose import newest_whole, resolve_resume, rotate
 from .manifest import MANIFEST, read_manifest, verify
 from .staging import recover, staged
-from .state import load_state, save_state
+from .state import check_loaded, load_state, save_state
 
 __all__ = [
     "ARGS_FILE",
     "MANIFEST",
+    "check_loaded",
     "load_state",
     "newest_whole",
     "read_manifest",

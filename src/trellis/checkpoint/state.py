@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def save_state(
@@ -45,6 +45,19 @@ def load_state(
     if missing:
         raise ValueError(f"{root} has no {' and no '.join(missing)}; not a checkpoint of this trainer")
     return load_file(paths[0]), json.loads(paths[1].read_text())
+
+
+def check_loaded(model: nn.Module, missing: Sequence[str], unexpected: Sequence[str]) -> None:
+    """Raises ValueError unless loading left no weight of `model` untouched and none over. A missing name that shares
+    its memory with one that was loaded (tied embeddings are stored once) is not missing."""
+    weights = model.state_dict()
+    loaded = {weight.data_ptr() for name, weight in weights.items() if name not in set(missing)}
+    absent = [name for name in missing if weights[name].data_ptr() not in loaded]
+    if absent or unexpected:
+        raise ValueError(
+            f"the checkpoint is of another model: it lacks {absent or 'nothing'} and has {unexpected or 'nothing'} "
+            "too many; resume with the model that the run started from"
+        )
 
 
 def _owned(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

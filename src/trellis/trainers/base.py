@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from transformers import Trainer, TrainerCallback
+from transformers import Trainer, TrainerCallback, set_seed
 
 from .. import checkpoint
 from ..metrics import Meter, Metric
@@ -81,6 +81,7 @@ class PostTrainer(Trainer):
         self.resumed_from: str | None = None
         self._evaluated = torch.zeros(2, dtype=torch.float64)
         self._staging: Path | None = None
+        self._rng_restored = False
         if (
             args.n_gpu > 1
         ):  # several GPUs in one process would be nn.DataParallel, which knows nothing of our batches
@@ -163,6 +164,7 @@ class PostTrainer(Trainer):
         self, epoch_iterator: Iterator, num_batches: int, device: torch.device
     ) -> tuple[list[Any], Tensor]:
         batches = list(itertools.islice(epoch_iterator, num_batches))
+        self._load_rng_state(self.resumed_from)
         return batches, self.count_items(batches)
 
     def compute_loss(
@@ -236,10 +238,20 @@ class PostTrainer(Trainer):
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:
         """Train; `resume_from_checkpoint=True` goes on from the newest whole checkpoint, to the bit on a CPU."""
-        self.resumed_from = None
+        self.resumed_from, self._rng_restored = None, False
+        set_seed(self.args.seed)  # data order and dropout depend on it, not on what ran since construction
         if resume_from_checkpoint:
             self.resumed_from = str(checkpoint.resolve_resume(self.args.output_dir, resume_from_checkpoint))
         return super().train(resume_from_checkpoint=self.resumed_from, **kwargs)
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        # Once: the loop asks again after `get_batch_samples`, which may have drawn since (a reward function).
+        if checkpoint is not None and not self._rng_restored:
+            super()._load_rng_state(checkpoint)
+            self._rng_restored = True
+
+    def _issue_warnings_after_load(self, load_result: Any) -> None:
+        checkpoint.check_loaded(self.model, load_result.missing_keys, load_result.unexpected_keys)
 
     def state_dir(self, folder: str | Path) -> Path:
         """Where this rank keeps its own part of a checkpoint."""
@@ -260,7 +272,8 @@ class PostTrainer(Trainer):
             checkpoint.save_state(self.state_dir(folder), *self.extra_state())
             self._name_best(run_dir, folder)
         if self.args.should_save:
-            checkpoint.rotate(run_dir, self.args.save_total_limit, protect=self.state.best_model_checkpoint)
+            limit, best = self.args.save_total_limit, self.state.best_model_checkpoint
+            checkpoint.rotate(run_dir, limit, protect=best, written=name)
 
     def _name_best(self, run_dir: str, folder: Path) -> None:
         # The loop looked for the best checkpoint in the staging directory; it will lie in the run's.

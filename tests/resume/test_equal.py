@@ -1,0 +1,52 @@
+"""A run resumed from any of its checkpoints ends as the uninterrupted run did, to the bit, in its weights and in its log."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from .cases import CASES, STEPS
+from .equal import difference, disturb, history, optimizer_hash, weights_hash
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The uninterrupted run of a case, with a checkpoint after each step; made once per case."""
+    runs = {}
+
+    def run(case):
+        if case not in runs:
+            folder = tmp_path_factory.mktemp(case)
+            trainer = CASES[case](str(folder))
+            trainer.train()
+            runs[case] = SimpleNamespace(
+                folder=folder,
+                weights=weights_hash(trainer),
+                optimizer=optimizer_hash(trainer),
+                history=history(trainer),
+            )
+        return runs[case]
+
+    return run
+
+
+@pytest.mark.parametrize("step", range(1, STEPS))
+@pytest.mark.parametrize("case", CASES)
+def test_resumed_equals_uninterrupted(case, step, whole, tmp_path):
+    expected = whole(case)
+    trainer = CASES[case](str(tmp_path))
+    disturb()
+    trainer.train(resume_from_checkpoint=str(expected.folder / f"checkpoint-{step}"))
+    assert trainer.state.global_step == STEPS
+    assert difference(history(trainer), expected.history) == []
+    assert weights_hash(trainer) == expected.weights
+    assert optimizer_hash(trainer) == expected.optimizer
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_run_learns_and_logs(case, whole, tmp_path):
+    """Without this the equality above could be that of runs in which nothing happens."""
+    expected = whole(case)
+    assert weights_hash(CASES[case](str(tmp_path))) != expected.weights
+    logged = [entry for entry in expected.history if "loss" in entry]
+    assert [entry["step"] for entry in logged] == [4]
+    assert logged[0]["grad_norm"] > 0
