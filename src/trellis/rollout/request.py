@@ -56,13 +56,18 @@ def _check_tokens(model: nn.Module, prompts: Sequence[Sequence[int]]) -> None:
 
 
 def _check_room(model: nn.Module, prompts: Sequence[Sequence[int]], params: SamplingParams) -> None:
-    """Learned positions end somewhere; rotary ones do not."""
-    config = model.config.get_text_config(decoder=True)  # type: ignore[union-attr, operator]
-    limit = getattr(config, "max_position_embeddings", None)
-    rotary = getattr(config, "rope_parameters", None) is not None
+    limit = learned_positions(model)
     longest = max((len(p) for p in prompts), default=0)
-    if limit and not rotary and longest + params.max_new_tokens > limit:
+    if limit and longest + params.max_new_tokens > limit:
         raise ValueError(
             f"a prompt of {longest} tokens and {params.max_new_tokens} new ones exceed the model's {limit} positions; "
             f"cut prompts to {limit - params.max_new_tokens} tokens or ask for fewer new tokens"
         )
+
+
+def learned_positions(model: nn.Module) -> int | None:
+    """How many tokens the model can read at all; None where positions are rotary and do not end."""
+    config = model.config.get_text_config(decoder=True)  # type: ignore[union-attr, operator]
+    if getattr(config, "rope_parameters", None) is not None:
+        return None
+    return getattr(config, "max_position_embeddings", None)
