@@ -25,6 +25,7 @@ test: $(READY)  ## every test, the slow ones too
 fast: $(READY)  ## every test but the slow ones
 	$(PY) -m pytest -q -n $(JOBS) --dist worksteal -m "not slow"
 
+docs: export NO_MKDOCS_2_WARNING = 1
 docs: $(READY)  ## the documentation, strictly
 	$(PY) -m mkdocs build --strict --quiet
 
