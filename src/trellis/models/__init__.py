@@ -5,6 +5,7 @@ from .critic import ActorCritic
 from .load import load_causal_lm, load_classifier, load_tokenizer
 from .modules import base_causal_lm, classifier_head, disable_dropout, shares_parameters, unwrap
 from .reference import Reference
+from .tokens import distinct_pad
 
 __all__ = [
     "ActorCritic",
@@ -13,6 +14,7 @@ __all__ = [
     "base_causal_lm",
     "classifier_head",
     "disable_dropout",
+    "distinct_pad",
     "is_peft",
     "load_causal_lm",
     "load_classifier",
