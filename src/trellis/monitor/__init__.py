@@ -2,6 +2,7 @@
 
 from .curves import draw_curves
 from .history import History, read_history
+from .progress import Progress
 from .samples import render, send, show
 
-__all__ = ["History", "draw_curves", "read_history", "render", "send", "show"]
+__all__ = ["History", "Progress", "draw_curves", "read_history", "render", "send", "show"]
