@@ -62,12 +62,14 @@ def prepare_language_modeling(
             f"{name}: completion_only_loss=True needs `prompt` + `completion` rows, found {schema.kind!r} rows. "
             "Write completion_only_loss=None, split the rows, or use assistant_only_loss=True for conversations."
         )
-    row_length = max_length if packing in (None, "bfd") else None
+    joined = _joined(source, name)  # rows that came packed stay as they are
+    packing = None if joined else packing
+    row_length = max_length if packing in (None, "bfd") and not joined else None
     enc = encoding(tokenizer, schema, source, name, assistant_only=assistant_only)
     enc = replace(
         enc, max_length=row_length, truncation_mode=truncation_mode, completion_only=completion_only
     )
-    mapped = map_rows(source, language_row, {"enc": enc}, owner=name, num_proc=num_proc, keep=_packed(source))
+    mapped = map_rows(source, language_row, {"enc": enc}, owner=name, num_proc=num_proc, keep=joined)
     prepared, report = finish(mapped, name, option="max_length", value=row_length)
     if not is_stream(prepared) and report.stopped == 0 and enc.stop_ids and schema.kind != "tokens":
         logger.warning("%s: no row ends in a trained stop token; the model will not learn to stop", name)
@@ -76,9 +78,8 @@ def prepare_language_modeling(
     return prepared, report
 
 
-def _packed(source: Any) -> tuple[str, ...]:
-    known = columns_of(source, "train_dataset")
-    return ("seq_lengths",) if {"input_ids", "seq_lengths"} <= set(known) else ()
+def _joined(source: Any, name: str) -> tuple[str, ...]:
+    return ("seq_lengths",) if {"input_ids", "seq_lengths"} <= set(columns_of(source, name)) else ()
 
 
 def prepare_pairs(

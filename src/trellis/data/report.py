@@ -49,7 +49,11 @@ class DataReport:
         return "; ".join(parts)
 
     def __str__(self) -> str:
-        rows = [("rows in", self.rows_in), ("rows kept", self.rows_kept), ("rows cut", self.rows_cut)]
+        rows: list[tuple[str, Any]] = [
+            ("rows in", self.rows_in),
+            ("rows kept", self.rows_kept),
+            ("rows cut", self.rows_cut),
+        ]
         rows += [("rows dropped", self.rows_dropped)] + [(f"  {why}", n) for why, n in self.reasons.items()]
         rows += [(f"row {i}", why) for i, why in self.worst]
         width = max(len(label) for label, _ in rows)

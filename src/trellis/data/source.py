@@ -101,7 +101,7 @@ def map_rows(
     `datasets` results are cached under a fingerprint of the data, the tokenizer's content, the options and this package's
     code, so a second start tokenises nothing.
     """
-    arguments = {"function": function, "owner": owner, "options": dict(options)}
+    arguments: dict[str, Any] = {"function": function, "owner": owner, "options": dict(options)}
     if isinstance(data, list):
         return [{k: row[k] for k in keep} | named_row(row, i, **arguments) for i, row in enumerate(data)]
     drop = [name for name in columns_of(data, owner) if name not in keep]

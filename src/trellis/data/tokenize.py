@@ -200,7 +200,8 @@ def _tokens(row: Row, enc: Encoding) -> Tokens:
         mask = [a & b for a, b in zip(mask, marks, strict=True)]
     keep = row.get("attention_mask") or [1] * len(ids)
     ids, mask = ([x for x, real in zip(xs, keep, strict=True) if real] for xs in (ids, mask))
-    return Tokens(ids, mask, int(row.get("prompt_len") or _leading_zeros(mask)))
+    prompt_len = row.get("prompt_len")
+    return Tokens(ids, mask, _leading_zeros(mask) if prompt_len is None else int(prompt_len))
 
 
 def _leading_zeros(mask: Sequence[int]) -> int:

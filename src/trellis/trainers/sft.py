@@ -11,12 +11,19 @@ import torch
 from torch import Tensor, nn
 from transformers import TrainingArguments
 
-from ..data import collate_tokens, prepare_language_modeling, tokens_from_labels, tokens_of_row, turn_end_ids
+from ..data import (
+    DataReport,
+    collate_tokens,
+    prepare_language_modeling,
+    tokens_from_labels,
+    tokens_of_row,
+    turn_end_ids,
+)
 from ..data.templates import adapted_tokenizer
 from ..losses.supervised import get_supervised_loss
 from ..metrics import Metric
 from ..models import base_causal_lm, is_peft, load_causal_lm, load_tokenizer
-from ..types import LossOutput, Record, TokenBatch
+from ..types import LossOutput, Metrics, Record, TokenBatch
 from .base import PostTrainer
 from .sft_config import SFTConfig, as_sft_config
 
@@ -64,7 +71,8 @@ class SFTTrainer(PostTrainer):
         self.token_loss = get_supervised_loss(args.loss_type)
         self.user_loss = compute_loss_func
         self.tokens_seen = torch.zeros((), dtype=torch.int64)
-        self.report, self.eval_reports = None, {}
+        self.report: DataReport | None = None
+        self.eval_reports: dict[str, DataReport | None] = {}
         if train_dataset is not None:
             _require_steps(train_dataset, args)
             train_dataset, self.report = self._prepare(
@@ -162,13 +170,15 @@ class SFTTrainer(PostTrainer):
         if model.training:
             self.tokens_seen = self.tokens_seen.to(batch.input_ids.device) + batch.attention_mask.sum()
         if self.user_loss is not None:
-            return self._loss_of_user(model, batch)
+            return self._loss_of_user(model, batch, self.user_loss)
         offload = torch.autograd.graph.save_on_cpu() if self.args.activation_offloading else nullcontext()
         with offload:
             scores = self.score(model, batch, entropy=True, hits=True)
         count = batch.loss_mask.sum()
         total = (self.token_loss(scores.logps) * batch.loss_mask).sum()
-        metrics = {
+        assert scores.entropy is not None
+        assert scores.hits is not None
+        metrics: Metrics = {
             "entropy": (scores.entropy.detach().sum(), count),
             "mean_token_accuracy": (scores.hits.detach().sum(), count),
         }
@@ -178,12 +188,14 @@ class SFTTrainer(PostTrainer):
             metrics["aux_loss"] = (scores.aux_loss.detach(), 1.0)
         return LossOutput(total, metrics)
 
-    def _loss_of_user(self, model: nn.Module, batch: TokenBatch) -> LossOutput:
+    def _loss_of_user(
+        self, model: nn.Module, batch: TokenBatch, function: Callable[..., Tensor]
+    ) -> LossOutput:
         with self.accelerator.autocast():
             outputs = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask)
         count = batch.loss_mask.sum()
         # A mean over the items it is told about, or over the micro-batch's own: both times `count` give the sum.
-        loss = self.user_loss(outputs, labels_of(batch), num_items_in_batch=count)
+        loss = function(outputs, labels_of(batch), num_items_in_batch=count)
         return LossOutput(loss * count)
 
     def predictions(self, model: nn.Module, batch: TokenBatch) -> tuple[Tensor, Tensor]:
