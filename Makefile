@@ -39,8 +39,9 @@ format: $(READY)
 	$(PY) -m ruff check --fix-only .
 	$(PY) -m ruff format .
 
-snapshot: $(READY)  ## store the public surface after a wanted change
+snapshot: $(READY)  ## store the public surface and the reference pages after a wanted change
 	$(PY) -m tests.api.snapshot
+	$(PY) -m scripts.reference
 
 clean:
 	rm -rf build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis

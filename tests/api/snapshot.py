@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import trellis
-
-from .fields import own_fields
+from scripts.reference import declared, default_of
 
 STORED = Path(__file__).with_name("public.json")
 
@@ -20,17 +19,10 @@ def parameter(p: inspect.Parameter) -> str:
     return str(p.replace(annotation=inspect.Parameter.empty))
 
 
-def default_of(field: dataclasses.Field) -> str:
-    """The declared default, before anything is decided by the machine."""
-    if field.default_factory is not dataclasses.MISSING:
-        return repr(field.default_factory())
-    return "required" if field.default is dataclasses.MISSING else repr(field.default)
-
-
 def describe(value: Any) -> Any:
     """Fields and defaults of a config, public methods and their parameters of a class, parameters of a function."""
     if dataclasses.is_dataclass(value):
-        return {f.name: default_of(f) for f in own_fields(value)}
+        return {f.name: default_of(f) for f in declared(value)}
     if inspect.isclass(value):
         own = [c for c in reversed(value.__mro__) if c.__module__.startswith("trellis.")]
         names = {

@@ -36,7 +36,7 @@ OVERRIDDEN = [
 
 def accepts(ours: inspect.Signature, theirs: inspect.Signature) -> bool:
     """Whether a call written for `theirs` fits `ours`: the same names in the same order, then a catch-all for the rest."""
-    open_ended = inspect.Parameter.VAR_KEYWORD in {p.kind for p in ours.parameters.values()}
+    open_ended = any(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in ours.parameters.values())
     named = [p.name for p in ours.parameters.values() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
     expected = [p.name for p in theirs.parameters.values() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
     return named[: len(expected)] == expected or (open_ended and named == expected[: len(named)])
