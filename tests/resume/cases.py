@@ -52,17 +52,24 @@ def lora(**changes: Any) -> Any:
     return LoraConfig(r=4, lora_alpha=8, lora_dropout=0.1, target_modules=["q_proj", "v_proj"], **changes)
 
 
-def sft(output_dir: str, *, peft: bool = False, kind: str = "gpt2", **changes: Any) -> Any:
+def sft(
+    output_dir: str, *, peft: bool = False, kind: str = "gpt2", stream: bool = False, **changes: Any
+) -> Any:
     """Supervised fine-tuning with dropout, accumulation, and an epoch whose last step is shorter."""
     from trellis import SFTConfig, SFTTrainer
 
     dropout = {"resid_pdrop": 0.1, "embd_pdrop": 0.1, "attn_pdrop": 0.1} if kind == "gpt2" else {}
     tokenizer = tiny_tokenizer()
+    rows: Any = [{"text": text} for text in sentences(10, seed=1)]
+    if stream:
+        from datasets import Dataset
+
+        rows = Dataset.from_list(rows).to_iterable_dataset(num_shards=2)
     fields = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2, "max_length": 64, **changes}
     return SFTTrainer(
         model=tiny_model(kind, tokenizer, **dropout),
         args=SFTConfig(output_dir=output_dir, **{**COMMON, **fields}),
-        train_dataset=[{"text": text} for text in sentences(10, seed=1)],
+        train_dataset=rows,
         processing_class=tokenizer,
         peft_config=lora(task_type="CAUSAL_LM") if peft else None,
         callbacks=[Tell()],
@@ -124,6 +131,10 @@ CASES: dict[str, Callable[[str], Any]] = {
     "sft": sft,
     "sft-lora": lambda out: sft(out, peft=True, kind="llama"),
     "sft-packed": lambda out: sft(out, packing=True),
+    "sft-stream": lambda out: sft(out, stream=True),
+    "sft-by-length": lambda out: sft(out, train_sampling_strategy="group_by_length"),
+    "sft-workers": lambda out: sft(out, dataloader_num_workers=1),
+    "sft-bf16": lambda out: sft(out, bf16=True),
     "reward": reward,
     "reward-lora": lambda out: reward(out, peft=True),
     "ppo": ppo,

@@ -7,7 +7,6 @@ into micro-batches, padding or ranks can change a gradient.
 
 from __future__ import annotations
 
-import copy
 import itertools
 import os
 from collections.abc import Iterable, Iterator
@@ -22,37 +21,8 @@ from .. import checkpoint
 from ..metrics import Meter, Metric
 from ..scoring import score
 from ..types import LossOutput, Record, Scores, TokenBatch
-
-SPECIAL = ("use_cache", "bos_token_id", "eos_token_id", "pad_token_id")
-
-
-class _OnTrainBegin(TrainerCallback):
-    """Puts back what Hugging Face's `train()` has just reset or changed: running sums on resume, the user's token settings."""
-
-    def __init__(self, trainer: PostTrainer) -> None:
-        self.trainer = trainer
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.trainer.given.put_back(self.trainer.model)
-        if self.trainer.resumed_from is not None:
-            self.trainer.load_extra_state(
-                *checkpoint.load_state(self.trainer.state_dir(self.trainer.resumed_from))
-            )
-
-
-class _Given:
-    """The settings of a user's model that the loop below us would overwrite."""
-
-    def __init__(self, model: nn.Module) -> None:
-        config = getattr(model, "config", None)
-        self.config = {k: getattr(config, k) for k in SPECIAL if hasattr(config, k)}
-        self.generation = copy.deepcopy(getattr(model, "generation_config", None))
-
-    def put_back(self, model: nn.Module) -> None:
-        for key, value in self.config.items():
-            setattr(model.config, key, value)
-        if self.generation is not None:
-            model.generation_config = copy.deepcopy(self.generation)
+from .given import Given, OnTrainBegin
+from .order import endless, seeded
 
 
 class PostTrainer(Trainer):
@@ -76,7 +46,7 @@ class PostTrainer(Trainer):
         optimizers: tuple[Any, Any] = (None, None),
         **hf: Any,
     ) -> None:
-        self.given = _Given(model)
+        self.given = Given(model)
         self.meter = Meter(self.declared_metrics())
         self.resumed_from: str | None = None
         self._evaluated = torch.zeros(2, dtype=torch.float64)
@@ -86,6 +56,10 @@ class PostTrainer(Trainer):
             args.n_gpu > 1
         ):  # several GPUs in one process would be nn.DataParallel, which knows nothing of our batches
             args._n_gpu = 1
+        if (
+            args.accelerator_config.dispatch_batches is None
+        ):  # of streams: ranks read for themselves, batches are records
+            args.accelerator_config.dispatch_batches = False
         super().__init__(
             model=model,
             args=args,
@@ -99,7 +73,7 @@ class PostTrainer(Trainer):
         )
         self.given.put_back(model)
         self.loss_is_scaled_for_ga = True
-        self.add_callback(_OnTrainBegin(self))
+        self.add_callback(OnTrainBegin(self))
 
     # ---- what a trainer says -------------------------------------------------------------------------------------------
 
@@ -141,6 +115,23 @@ class PostTrainer(Trainer):
         self._globalstep_last_logged = logging["last_logged"]
         self._initial_global_step = logging["initial_step"]
         self.meter.load_state_dict(plain["meter"])
+
+    # ---- the data ------------------------------------------------------------------------------------------------------
+
+    def _get_dataloader(
+        self,
+        dataset: Any,
+        description: str,
+        batch_size: int,
+        sampler_fn: Any = None,
+        is_training: bool = False,
+        dataloader_key: str | None = None,
+    ) -> Any:
+        read = endless(dataset) if is_training else dataset
+        return super()._get_dataloader(read, description, batch_size, sampler_fn, is_training, dataloader_key)
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        return seeded(super()._get_train_sampler(train_dataset), self.args.seed)
 
     # ---- the step ------------------------------------------------------------------------------------------------------
 
