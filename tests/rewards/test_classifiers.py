@@ -39,10 +39,10 @@ def test_a_reward_model_with_another_vocabulary_reads_the_text(tokenizer):
     ]
     assert all(row[0] == other.bos_token_id for row in rows)
     rewards = RewardSet(model, processing_classes=other, default_processing_class=tokenizer)
-    result = rewards.rewards(**CALL)
+    result = rewards(**CALL)
     assert torch.allclose(result.total, by_hand(model, rows), atol=1e-5)
     assert rewards.names == ["LlamaForSequenceClassification"]
-    one_by_one = RewardSet(model, processing_classes=[other], rows=1).rewards(**CALL)
+    one_by_one = RewardSet(model, processing_classes=[other], rows=1)(**CALL)
     assert torch.allclose(one_by_one.total, result.total, atol=1e-5)
 
 
@@ -50,7 +50,7 @@ def test_an_unfinished_completion_is_read_without_its_end(classifier, tokenizer)
     finished = [True, False, True]
     rows = [tokenizer(p + c)["input_ids"] for p, c in zip(PROMPTS, COMPLETIONS, strict=True)]
     rows = [row + [tokenizer.eos_token_id] * done for row, done in zip(rows, finished, strict=True)]
-    result = RewardSet(classifier, processing_classes=tokenizer).rewards(**CALL, finished=finished)
+    result = RewardSet(classifier, processing_classes=tokenizer)(**CALL, finished=finished)
     assert torch.allclose(result.total, by_hand(classifier, rows), atol=1e-5)
 
 
@@ -88,7 +88,7 @@ def test_a_name_brings_its_own_tokenizer(tmp_path, tokenizer):
         [str(path), path, model], processing_classes=[None, None, other], default_processing_class=tokenizer
     )
     assert rewards.names == ["kindness", "kindness_2", "LlamaForSequenceClassification"]
-    result = rewards.rewards(**CALL)
+    result = rewards(**CALL)
     assert torch.allclose(result.per_function, result.per_function[:, 2:].expand(3, 3), atol=1e-5)
 
 
@@ -98,7 +98,7 @@ def test_models_and_functions_are_added_up(classifier, tokenizer):
         weights=[2.0, 0.5],
         default_processing_class=tokenizer,
     )
-    result = rewards.rewards(**CALL)
+    result = rewards(**CALL)
     expected = 2 * result.per_function[:, 0] + torch.tensor([0.5, 0.0, 1.5])
     assert torch.allclose(result.total, expected)
 
@@ -113,11 +113,19 @@ def test_an_encoder_is_called_as_it_is(tokenizer):
         num_labels=1,
     )
     model = AutoModelForSequenceClassification.from_config(config).eval()
-    result = RewardSet(model, processing_classes=tokenizer).rewards(**CALL)
+    result = RewardSet(model, processing_classes=tokenizer)(**CALL)
     for row, (p, c) in enumerate(zip(PROMPTS, COMPLETIONS, strict=True)):
         ids = torch.tensor([[*tokenizer(p + c)["input_ids"], tokenizer.eos_token_id]])
         with torch.no_grad():
             assert float(model(input_ids=ids).logits) == pytest.approx(float(result.total[row]), abs=1e-5)
+
+
+def test_dropout_does_not_reach_a_verdict(tokenizer):
+    model = tiny_classifier("llama", tokenizer, attention_dropout=0.5)
+    rewards = RewardSet(model, processing_classes=tokenizer)
+    expected = rewards(**CALL).total
+    model.train()
+    assert rewards(**CALL).total.tolist() == expected.tolist()
 
 
 def test_the_model_is_left_as_found(classifier, tokenizer):
@@ -125,7 +133,7 @@ def test_the_model_is_left_as_found(classifier, tokenizer):
     classifier.model.layers[0].eval()
     modes = [m.training for m in classifier.modules()]
     rewards = RewardSet(classifier, processing_classes=tokenizer)
-    rewards.rewards(**CALL)
+    rewards(**CALL)
     assert [m.training for m in classifier.modules()] == modes
     assert all(p.requires_grad and p.grad is None for p in classifier.parameters())
 
@@ -142,7 +150,7 @@ def test_a_padding_token_beyond_the_embedding_is_no_obstacle(tokenizer):
     tokenizer.add_special_tokens({"pad_token": "[PAD]"})
     model = tiny_classifier("llama", vocab_size=320, pad_token_id=2)
     assert tokenizer.pad_token_id == 320
-    assert RewardSet(model, default_processing_class=tokenizer).rewards(**CALL).total.isfinite().all()
+    assert RewardSet(model, default_processing_class=tokenizer)(**CALL).total.isfinite().all()
 
 
 def test_models_that_give_no_single_trained_score_are_refused(tmp_path, tokenizer):
@@ -167,4 +175,4 @@ def test_a_model_without_any_tokenizer_is_refused(classifier):
 def test_a_text_longer_than_learned_positions_is_refused(tokenizer):
     model = tiny_classifier("gpt2", tokenizer, n_positions=16)
     with pytest.raises(RewardError, match=r"reads 16 tokens at most, completion 1 with its prompt has \d+"):
-        RewardSet(model, processing_classes=tokenizer).rewards(**CALL)
+        RewardSet(model, processing_classes=tokenizer)(**CALL)

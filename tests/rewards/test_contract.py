@@ -48,7 +48,7 @@ def returning(value):
 )
 def test_what_is_no_reward_is_refused_with_what_was_found_and_expected(value, words):
     with pytest.raises(RewardError, match=words):
-        returning(value).rewards(**CALL)
+        returning(value)(**CALL)
 
 
 @pytest.mark.parametrize(
@@ -64,12 +64,12 @@ def test_what_is_no_reward_is_refused_with_what_was_found_and_expected(value, wo
     ],
 )
 def test_numbers_of_every_kind_are_taken(value):
-    assert returning(value).rewards(**CALL).total.tolist() == [1.0, 2.0, 3.0]
+    assert returning(value)(**CALL).total.tolist() == [1.0, 2.0, 3.0]
 
 
 def test_weights_cannot_push_a_total_beyond_float32():
     with pytest.raises(RewardError, match="exceed float32"):
-        RewardSet(lambda completions: [3e38] * 3, weights=[10.0]).rewards(**CALL)
+        RewardSet(lambda completions: [3e38] * 3, weights=[10.0])(**CALL)
 
 
 anything = st.one_of(
@@ -87,7 +87,7 @@ anything = st.one_of(
 @given(value=st.one_of(anything, st.lists(anything, max_size=4), st.lists(anything, min_size=3, max_size=3)))
 def test_a_result_is_finite_or_there_is_none(value):
     try:
-        result = returning(value).rewards(**CALL)
+        result = returning(value)(**CALL)
     except RewardError:
         return
     assert result.total.shape == (3,)

@@ -23,7 +23,7 @@ def length(completions):
 
 
 def test_one_function():
-    result = RewardSet(length).rewards(**CALL)
+    result = RewardSet(length)(**CALL)
     assert result.total.tolist() == [2.0, 3.0, 4.0]
     assert result.total.dtype == result.per_function.dtype == torch.float32
     assert result.per_function.tolist() == [[2.0], [3.0], [4.0]]
@@ -60,7 +60,7 @@ def test_a_function_gets_what_it_declares():
     functions = [exact, rest, first_and_rest, Judge(), functools.partial(scaled, by=10), lambda level: level]
     rewards = RewardSet(functions)
     assert rewards.names == ["exact", "rest", "first_and_rest", "Judge", "scaled", "<lambda>"]
-    result = rewards.rewards(**CALL, state="state")
+    result = rewards(**CALL, state="state")
     assert result.per_function.tolist() == [
         [1, 2, 97, 3, 20, 1],
         [2, 3, 98, 3, 30, 2],
@@ -78,20 +78,20 @@ def test_a_missing_column_is_named_before_anything_runs():
     ):
         rewards.check(["answer", "level"])
     with pytest.raises(RewardError, match="'solution'"):
-        rewards.rewards(**CALL)
+        rewards(**CALL)
     rewards.check(["solution"])
 
 
 def test_weights_and_names():
     rewards = RewardSet([length, length, lambda completions: [1, None, 1]], weights=[1.0, -0.5, 10.0])
     assert rewards.names == ["length", "length_2", "<lambda>"]
-    result = rewards.rewards(**CALL)
+    result = rewards(**CALL)
     assert result.total.tolist() == [11.0, 1.5, 12.0]
 
 
 def test_not_applicable():
     rewards = RewardSet([lambda completions: [None, 1.0, None], lambda completions: [2.0, None, None]])
-    result = rewards.rewards(**CALL)
+    result = rewards(**CALL)
     assert result.total.tolist() == [2.0, 1.0, 0.0]
     assert result.per_function.isnan().tolist() == [[True, False], [False, True], [True, True]]
     assert result.applicable.tolist() == [True, True, False]
@@ -101,7 +101,7 @@ def test_rewards_per_token_land_on_their_tokens():
     def tokens(completion_ids):
         return [[1.0], torch.tensor([0.25, -1.0]), None]
 
-    result = RewardSet([tokens, length], weights=[2.0, 1.0]).rewards(**CALL)
+    result = RewardSet([tokens, length], weights=[2.0, 1.0])(**CALL)
     assert result.per_function[:2].tolist() == [[1.0, 2.0], [-0.75, 3.0]]
     assert math.isnan(result.per_function[2, 0])
     assert result.total.tolist() == [4.0, 1.5, 4.0]
@@ -110,7 +110,7 @@ def test_rewards_per_token_land_on_their_tokens():
 
 
 def test_one_tensor_for_all_rows():
-    assert RewardSet(lambda completions: torch.arange(3)).rewards(**CALL).total.tolist() == [0.0, 1.0, 2.0]
+    assert RewardSet(lambda completions: torch.arange(3))(**CALL).total.tolist() == [0.0, 1.0, 2.0]
 
 
 def test_async_functions_run_together():
@@ -141,7 +141,7 @@ def test_async_functions_run_together():
 
     rewards = RewardSet([judge, length, Grader(), lambda completions: judge(completions)])
     meeting.arrived = -1
-    assert rewards.rewards(**CALL).per_function.tolist() == [[1, 2, 3, 1], [1, 3, 3, 1], [1, 4, 5, 1]]
+    assert rewards(**CALL).per_function.tolist() == [[1, 2, 3, 1], [1, 3, 3, 1], [1, 4, 5, 1]]
 
 
 def test_async_functions_work_inside_a_running_loop():
@@ -149,7 +149,7 @@ def test_async_functions_work_inside_a_running_loop():
         return [1.0] * len(completions)
 
     async def notebook():
-        return RewardSet(judge).rewards(**CALL).total.tolist()
+        return RewardSet(judge)(**CALL).total.tolist()
 
     assert asyncio.run(notebook()) == [1.0, 1.0, 1.0]
 
@@ -162,8 +162,8 @@ def test_the_loop_lives_as_long_as_the_rewards():
         return [1.0] * len(completions)
 
     rewards = RewardSet(judge)
-    rewards.rewards(**CALL)
-    rewards.rewards(**CALL)
+    rewards(**CALL)
+    rewards(**CALL)
     assert loops[0] is loops[1]
     thread = next(t for t in threading.enumerate() if t.name == "trellis-rewards")
     del rewards
@@ -182,10 +182,10 @@ def test_an_exception_is_raised_again_with_the_name_and_a_sample():
     with pytest.raises(
         RewardError, match="'fragile' raised KeyError: 'b'.*3 completions, the first is ' a'"
     ) as caught:
-        RewardSet(fragile).rewards(**CALL)
+        RewardSet(fragile)(**CALL)
     assert isinstance(caught.value.__cause__, KeyError)
     with pytest.raises(RewardError, match="'broken' raised OSError: the judge is away"):
-        RewardSet([length, broken]).rewards(**CALL)
+        RewardSet([length, broken])(**CALL)
 
 
 def test_a_failing_function_leaves_no_async_one_waiting():
@@ -203,7 +203,7 @@ def test_a_failing_function_leaves_no_async_one_waiting():
 
     rewards = RewardSet([slow, fails])
     with pytest.raises(RewardError, match="too much"):
-        rewards.rewards(**CALL)
+        rewards(**CALL)
     assert cancelled.wait(20)
 
 
@@ -213,7 +213,7 @@ def test_functions_cannot_change_each_others_arguments():
         answer.append("x")
         return [0.0, 0.0, 0.0]
 
-    result = RewardSet([greedy, length, lambda answer: [len(answer)] * 3]).rewards(**CALL)
+    result = RewardSet([greedy, length, lambda answer: [len(answer)] * 3])(**CALL)
     assert result.per_function.tolist() == [[0, 2, 3], [0, 3, 3], [0, 4, 3]]
     assert CALL["completions"] == [" a", " bb", " ccc"]
 
@@ -258,4 +258,4 @@ def test_positional_only_arguments_are_refused():
 
 def test_lists_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="3 completions need 3 answer, found 1"):
-        RewardSet(length).rewards(**{**CALL, "columns": {"answer": ["a"]}})
+        RewardSet(length)(**{**CALL, "columns": {"answer": ["a"]}})

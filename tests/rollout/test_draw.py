@@ -31,6 +31,11 @@ def test_filters_are_those_of_generate(seed, temperature, top_k, top_p, min_p):
     assert torch.equal(filtered(logits, params), expected)
 
 
+def test_a_token_that_top_p_can_do_without_goes():
+    logits = torch.log(torch.tensor([[0.5, 0.25, 0.25]]))
+    assert filtered(logits, SamplingParams(8, top_p=0.5)).isfinite().tolist() == [[True, False, False]]
+
+
 def test_shares_follow_the_probabilities():
     probs = torch.tensor([0.5, 0.0, 0.125, 0.375])
     uniforms = torch.arange(0, 8000, dtype=torch.float64) / 8000
