@@ -37,7 +37,7 @@ class Meter:
         self.pending: list[tuple[int, Tensor, Tensor | float]] = []
 
     def add(self, metrics: Metrics) -> None:
-        """Add one micro-batch's sums and counts (scalars, tensors on any device). A name that was not declared raises KeyError."""
+        """Add one micro-batch's sums and counts (scalars or tensors). A name that was not declared raises KeyError."""
         for name, (total, count) in metrics.items():
             if name not in self.index:
                 raise KeyError(
@@ -91,5 +91,28 @@ def variance(mean: str, square: str) -> Callable[[Means], float | None]:
         if mean not in means or square not in means:
             return None
         return max(0.0, means[square] - means[mean] ** 2)
+
+    return derive
+
+
+def deviation(mean: str, square: str) -> Callable[[Means], float | None]:
+    """A `derive` for the standard deviation, from the means of x and x²."""
+
+    def derive(means: Means) -> float | None:
+        found = variance(mean, square)(means)
+        return None if found is None else found**0.5
+
+    return derive
+
+
+def explained_variance(
+    error: str, error_square: str, target: str, target_square: str
+) -> Callable[[Means], float | None]:
+    """A `derive` for 1 − Var[error] / Var[target]; None where the target does not vary."""
+
+    def derive(means: Means) -> float | None:
+        wanted = variance(target, target_square)(means)
+        left = variance(error, error_square)(means)
+        return None if not wanted or left is None else 1.0 - left / wanted
 
     return derive

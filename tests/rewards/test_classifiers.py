@@ -62,7 +62,7 @@ def test_conversations_are_written_by_the_rewards_own_template(classifier, token
     answer = [{"role": "assistant", "content": "four"}]
     begun = [*prompt, {"role": "assistant", "content": "fo"}]
     rewards = RewardSet(classifier, default_processing_class=tokenizer)
-    result = rewards.rewards(
+    result = rewards(
         prompts=[prompt, prompt, begun],
         completions=[answer, "four", [{"role": "assistant", "content": "ur"}]],
         completion_ids=IDS,
@@ -70,12 +70,12 @@ def test_conversations_are_written_by_the_rewards_own_template(classifier, token
     text = "user: what is the answer ?<|im_end|>assistant: four<|im_end|>"
     expected = by_hand(classifier, [tokenizer(text)["input_ids"]])
     assert torch.allclose(result.total, expected.expand(3), atol=1e-5)
-    still = rewards.rewards(prompts=[prompt], completions=["four"], completion_ids=[[1]], finished=[False])
+    still = rewards(prompts=[prompt], completions=["four"], completion_ids=[[1]], finished=[False])
     open_end = by_hand(classifier, [tokenizer(text.removesuffix("<|im_end|>"))["input_ids"]])
     assert torch.allclose(still.total, open_end, atol=1e-5)
     tokenizer.chat_template = None
     with pytest.raises(RewardError, match="has no chat_template"):
-        rewards.rewards(prompts=[prompt], completions=[answer], completion_ids=[[1]])
+        rewards(prompts=[prompt], completions=[answer], completion_ids=[[1]])
 
 
 def test_a_name_brings_its_own_tokenizer(tmp_path, tokenizer):

@@ -219,7 +219,7 @@ def test_functions_cannot_change_each_others_arguments():
 
 
 def test_no_completions():
-    result = RewardSet([length, length]).rewards(prompts=[], completions=[], completion_ids=[])
+    result = RewardSet([length, length])(prompts=[], completions=[], completion_ids=[])
     assert result.total.shape == (0,)
     assert result.per_function.shape == (0, 2)
 

@@ -53,7 +53,7 @@ def measure(
     kl = (score(model, batch).logps - score(start, batch).logps).sum(1)
     answers = [tokenizer.decode(c.ids, skip_special_tokens=True) for c in found]
     finished = [c.finish_reason == "stop" for c in found]
-    scores = RewardSet(str(reward)).rewards(
+    scores = RewardSet(str(reward))(
         prompts=texts, completions=answers, completion_ids=[c.ids for c in found], finished=finished
     )
     verdicts = judge.approves([p + a for p, a in zip(texts, answers, strict=True)])

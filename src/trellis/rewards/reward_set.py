@@ -74,7 +74,7 @@ class RewardSet:
         for reward in self.members:
             reward.check(columns)
 
-    def rewards(
+    def __call__(
         self,
         *,
         prompts: Sequence[Any],

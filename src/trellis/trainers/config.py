@@ -19,6 +19,7 @@ from transformers.utils import is_torch_bf16_gpu_available
 from .old_names import HF_OLD_NAMES, Old, closest, translate
 
 T = TypeVar("T", bound=type)
+C = TypeVar("C", bound="TrellisConfig")
 _announced: set[str] = set()
 
 
@@ -167,3 +168,20 @@ class TrellisConfig(TrainingArguments):
         if self.process_index == 0 and line not in _announced:
             _announced.add(line)
             print(f"trellis: {line}", file=sys.stderr)
+
+
+def adopt(args: Any, cls: type[C]) -> C:
+    """`args` itself, or a `cls` with the values of a plain TrainingArguments (None: with its defaults); columns are always kept.
+
+    Raises TypeError for anything else, another trainer's config among them.
+    """
+    if args is None:
+        return cls()
+    if isinstance(args, cls):
+        return args
+    if not isinstance(args, TrainingArguments) or isinstance(args, TrellisConfig):
+        raise TypeError(
+            f"args must be a {cls.__name__} or plain TrainingArguments, found {type(args).__name__}"
+        )
+    values = {f.name: getattr(args, f.name) for f in fields(args) if f.init}
+    return cls(**{**values, "remove_unused_columns": False})

@@ -160,7 +160,8 @@ class RewardTrainer(PostTrainer):
 
     def _model(self, model: Any, args: RewardConfig, tokenizer: Any, peft_config: Any) -> nn.Module:
         set_seed(args.seed)  # a fresh adapter is drawn before the loop below sets it
-        model = load_classifier(model, dict(args.model_init_kwargs or {}))
+        init_kwargs: Any = args.model_init_kwargs
+        model = load_classifier(model, init_kwargs)
         fit_embeddings(model, tokenizer, peft_config)
         model = add_adapter(model, peft_config, "SEQ_CLS")
         base_causal_lm(model).config.get_text_config().pad_token_id = tokenizer.pad_token_id

@@ -20,7 +20,7 @@ class SFTConfig(TrellisConfig):
     renamed: ClassVar[Mapping[str, Any]] = {"max_seq_length": "max_length"}
 
     learning_rate: float = option(2e-5, "Peak learning rate of AdamW.")
-    model_init_kwargs: dict[str, Any] | None = option(
+    model_init_kwargs: dict[str, Any] | str | None = option(
         None, "Keyword arguments of from_pretrained, where the model is given by name."
     )
     trust_remote_code: bool = option(
@@ -31,7 +31,7 @@ class SFTConfig(TrellisConfig):
         "A Jinja file, or a directory or hub id, whose chat template is used instead of the tokenizer's.",
     )
     dataset_text_field: str = option("text", "The column of plain text.")
-    dataset_kwargs: dict[str, Any] | None = option(
+    dataset_kwargs: dict[str, Any] | str | None = option(
         None, "{'skip_prepare_dataset': true} takes rows of token ids as they are."
     )
     dataset_num_proc: int | None = option(None, "Processes that tokenize the data.")

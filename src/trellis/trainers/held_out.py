@@ -1,0 +1,115 @@
+"""What a policy does on held-out prompts: evaluation, and sample tables while it trains."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..data import prepare_prompts
+from ..losses.policy import k1, k3
+from ..monitor import send, show
+from ..rewards import RewardResult
+from ..rollout import Completion
+from ..types import Rollout
+from .collector import extra_columns
+from .seeds import derived_seed
+
+logger = logging.getLogger(__name__)
+TABLE_ROWS = 8
+Row = dict[str, Any]
+
+
+class HeldOut:
+    """Samples once for each prompt of an eval set, with the same draws at every step, so that figures can be compared.
+
+    `every`: a table of query, response and score each so many rollouts (0: none); `user_metrics(prompts=, completions=, scores=,
+    **columns)` → dict adds to the evaluation.
+    """
+
+    def __init__(self, trainer: Any, every: int, user_metrics: Any = None) -> None:
+        self.trainer, self.every, self.user_metrics = trainer, every, user_metrics
+
+    def complete(self, rows: Sequence[Row]) -> tuple[list[Completion], RewardResult]:
+        """One completion per prepared prompt, and their verdict."""
+        trainer = self.trainer
+        seeds = [derived_seed(trainer.args.seed, "held out", i) for i in range(len(rows))]
+        completions = trainer.collector.sample(rows, seeds)
+        return completions, trainer.collector.judge(rows, completions)
+
+    def prompts(self, data: Any) -> Sequence[Row]:
+        """Prepared prompts of an eval set as given; without one, the first training prompts."""
+        trainer = self.trainer
+        if data is None:
+            count = min(len(trainer.train_dataset), trainer.schedule.prompts)
+            logger.info("there is no eval_dataset: the first %d training prompts are evaluated", count)
+            return [trainer.train_dataset[i] for i in range(count)]
+        if "prompt_ids" not in data[0]:
+            data, _ = prepare_prompts(data, trainer.processing_class, name="eval_dataset")
+        return [data[i] for i in range(len(data))]
+
+    def evaluate(self, data: Any) -> dict[str, float]:
+        """Means over the prompts: score, KL to the reference, length, share cut off, each reward, the user's metrics."""
+        trainer, rows = self.trainer, self.prompts(data)
+        completions, verdict = self.complete(rows)
+        rollout = trainer.collector.measure(rows, completions, verdict)
+        trainer.reward_of(rollout, verdict)
+        found = {
+            "objective/scores": float(rollout.scores.mean()),
+            "response/length": float(rollout.loss_mask.sum(1).float().mean()),
+            "response/truncated": float((~rollout.finished).float().mean()),
+            **self._kl(rollout),
+        }
+        means = verdict.per_function.nanmean(0)
+        found |= {
+            f"rewards/{name}/mean": float(m)
+            for name, m in zip(trainer.collector.means.rewards.names, means, strict=True)
+        }
+        if self.user_metrics is not None:
+            columns = extra_columns(rows)
+            said = trainer.collector.texts(completions)
+            found |= self.user_metrics(
+                prompts=[row["prompt"] for row in rows],
+                completions=said,
+                scores=rollout.scores.tolist(),
+                **columns,
+            )
+        return found
+
+    def _kl(self, rollout: Rollout) -> dict[str, float]:
+        if self.trainer.collector.means.reference is None:
+            return {}
+        pair = (rollout.old_logps, rollout.ref_logps)
+        return {
+            "objective/kl": float((k1(*pair) * rollout.loss_mask).sum(1).mean()),
+            "objective/kl_k3": float((k3(*pair) * rollout.loss_mask).sum(1).mean()),
+        }
+
+    @torch.no_grad()
+    def offer(
+        self, index: int, rows: Sequence[Row], completions: Sequence[Completion], scores: Tensor
+    ) -> None:
+        """Show a table if rollout `index` is due: of held-out prompts where there are some, else of the rollout's own."""
+        trainer = self.trainer
+        if not self.every or index % self.every:
+            return
+        data = trainer.eval_dataset
+        if isinstance(data, Mapping):
+            data = next(iter(data.values()))
+        if data is not None:
+            rows = [data[i] for i in range(min(TABLE_ROWS, len(data)))]
+            completions, verdict = self.complete(rows)
+            scores = verdict.total
+        if not trainer.is_world_process_zero():
+            return
+        said = trainer.collector.texts(completions[:TABLE_ROWS])
+        table = [
+            {"query": row["prompt"], "response": text, "score": float(score)}
+            for row, text, score in zip(rows, said, scores, strict=False)
+        ]
+        step = trainer.state.global_step
+        show(table, title=f"rollout {index}, step {step}")
+        send(table, name="samples", step=step, callbacks=trainer.callback_handler.callbacks)

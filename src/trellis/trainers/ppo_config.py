@@ -1,0 +1,198 @@
+"""PPOConfig: the fields of TRL 0.26's PPO, with its defaults, and what its users missed (off by default)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from .config import TrellisConfig, config, option
+from .old_names import Old, needless, refused, renamed
+from .schedule import Schedule
+
+
+def _estimator(kind: Any) -> str:
+    if kind != "kl":
+        raise ValueError("only 'kl' has a counterpart, kl_estimator='k1'")
+    return "k1"
+
+
+def _trackers(value: Any) -> Any:
+    return value or "none"
+
+
+_ROWS = "rows are per_device_train_batch_size × gradient_accumulation_steps × ranks per rollout, cut into num_mini_batches"
+
+OLD_NAMES: dict[str, str | Old] = {
+    "model_name": refused("pass model='…' to PPOTrainer"),
+    "reward_model": refused("pass reward_model='…' to PPOTrainer"),
+    "query_dataset": refused("pass train_dataset=… to PPOTrainer"),
+    "ppo_epochs": "num_ppo_epochs",
+    "init_kl_coef": "kl_coef",
+    "horizon": "kl_horizon",
+    "target": "kl_target",
+    "adap_kl_ctrl": refused(
+        "write kl_target=6.0 for an adaptive coefficient, nothing for a constant one", (None, False)
+    ),
+    "kl_penalty": renamed("kl_estimator", _estimator),
+    "early_stopping": refused("write early_stop_kl=…", (None, False)),
+    "target_kl": refused("write early_stop_kl=… (compared with policy/approxkl_avg)"),
+    "score_clip": "reward_clip",
+    "use_score_scaling": refused("write reward_scale=… or whiten_rewards=True", (None, False)),
+    "use_score_norm": refused("write whiten_rewards=True", (None, False)),
+    "ratio_threshold": refused("early_stop_kl=… leaves a rollout whose updates are too large"),
+    "non_eos_penalty": refused("write missing_eos_penalty=1.0 (how much is subtracted)", (None, False)),
+    "forward_batch_size": "local_rollout_forward_batch_size",
+    "backward_batch_size": refused(_ROWS),
+    "steps": refused("write total_episodes=… (completions) or max_steps=… (optimizer steps)"),
+    "log_with": renamed("report_to", _trackers),
+    "optimize_cuda_cache": needless("nothing is cached between steps"),
+    "optimize_device_cache": needless("nothing is cached between steps"),
+    "is_peft_model": needless("it is found out"),
+}
+
+
+@config
+class PPOConfig(TrellisConfig):
+    """Arguments of `PPOTrainer`. A rollout has per_device_train_batch_size × gradient_accumulation_steps × ranks rows;
+    num_ppo_epochs × num_mini_batches optimizer steps are taken on it.
+    """
+
+    renamed: ClassVar[Mapping[str, str | Old]] = OLD_NAMES
+
+    exp_name: str = option(
+        "ppo_config", "Name of the experiment; it goes into run_name where that is not given."
+    )
+    reward_model_path: str = option(
+        "EleutherAI/pythia-160m", "Reward model that scripts and the command line load."
+    )
+    sft_model_path: str = option(
+        "EleutherAI/pythia-160m", "Policy that scripts and the command line start from."
+    )
+    model_adapter_name: str | None = option(None, "Adapter of a peft policy to train, where it has several.")
+    ref_adapter_name: str | None = option(None, "Adapter of a peft policy that is the reference.")
+    dataset_num_proc: int | None = option(None, "Processes that tokenize the data.")
+
+    total_episodes: int | None = option(
+        None, "Completions to sample in the run; default: num_train_epochs × prompts."
+    )
+    num_ppo_epochs: int = option(4, "Passes over a rollout.")
+    num_mini_batches: int = option(1, "Optimizer steps per pass: a rollout is cut into so many minibatches.")
+    local_rollout_forward_batch_size: int = option(64, "Rows sampled or scored at once, without gradients.")
+    num_sample_generations: int = option(10, "Sample tables shown over the run; 0: none.")
+
+    response_length: int = option(53, "Longest response in tokens.")
+    stop_token: str | None = option(
+        None,
+        "`eos`: only the tokenizer's end token ends a response; default: any end token that the tokenizer, the model's "
+        "generation config or the chat template knows.",
+        choices=("eos",),
+    )
+    stop_token_id: int | None = option(None, "Only this token ends a response.")
+    temperature: float = option(0.7, "Sampling temperature; log-probabilities are taken at it everywhere.")
+    top_k: int = option(0, "Sample among the k most likely tokens; 0: all.")
+    top_p: float = option(1.0, "Sample among the most likely tokens that hold this probability; 1: all.")
+    min_p: float = option(0.0, "Sample among tokens at least this likely relative to the likeliest; 0: all.")
+    missing_eos_penalty: float | None = option(
+        None, "Subtracted from the score of a response that has not ended."
+    )
+
+    reward_weights: list[float] | None = option(None, "One weight per reward function; default: 1 each.")
+    reward_scale: float = option(1.0, "Scores are multiplied by this.")
+    reward_clip: float | None = option(None, "Scores are then clipped to ± this.")
+    whiten_rewards: bool = option(
+        False, "Divide per-token rewards by their standard deviation in the rollout."
+    )
+    kl_coef: float = option(0.05, "Weight of the KL penalty in the reward.")
+    kl_estimator: str = option(
+        "k1", "k1: unbiased; k3: unbiased, never negative, lower variance.", choices=("k1", "k3")
+    )
+    kl_target: float | None = option(
+        None, "Adapt kl_coef so that the KL per response comes to this (Ziegler et al. 2019)."
+    )
+    kl_horizon: int = option(10_000, "Episodes over which kl_coef adapts, with kl_target.")
+    early_stop_kl: float | None = option(
+        None, "Leave a rollout when policy/approxkl_avg of a step exceeds this."
+    )
+
+    cliprange: float = option(0.2, "Clip range of the policy's ratio.")
+    dual_clip: float | None = option(None, "Bound of the ratio where the advantage is negative (above 1).")
+    vf_coef: float = option(0.1, "Weight of the value loss.")
+    cliprange_value: float = option(0.2, "Clip range of the value around the rollout's.")
+    entropy_coef: float = option(0.0, "Weight of an entropy bonus.")
+    gamma: float = option(1.0, "Discount.")
+    lam: float = option(0.95, "Lambda of generalised advantage estimation.")
+    value_learning_rate: float | None = option(None, "Learning rate of the critic; default: learning_rate.")
+    value_warmup_steps: int = option(0, "Optimizer steps at the start in which only the critic learns.")
+    ds3_gather_for_generation: bool = option(True, "Gather ZeRO-3 weights for sampling.")
+
+    num_total_batches: int | None = option(None, "Set by the trainer: rollouts in the run.")
+    micro_batch_size: int | None = option(None, "Set by the trainer: rows per forward pass, all ranks.")
+    local_batch_size: int | None = option(None, "Set by the trainer: rows of a rollout on one rank.")
+    batch_size: int | None = option(None, "Set by the trainer: rows of a rollout.")
+    local_mini_batch_size: int | None = option(
+        None, "Set by the trainer: rows of an optimizer step on one rank."
+    )
+    mini_batch_size: int | None = option(None, "Set by the trainer: rows of an optimizer step.")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.stop_token is not None and self.stop_token_id is not None:
+            raise ValueError(
+                "stop_token and stop_token_id both say what ends a response; leave one of them out"
+            )
+        if self.dual_clip is not None and self.dual_clip <= 1:
+            raise ValueError(f"dual_clip must be above 1, found {self.dual_clip}")
+        for name in ("temperature", "response_length", "num_ppo_epochs", "num_mini_batches", "kl_horizon"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} must be above 0, found {getattr(self, name)}")
+        if self.run_name is None:
+            self.run_name = f"{self.exp_name}__{self.seed}"
+
+    def schedule(self, prompts: int) -> Schedule:
+        """The run's arithmetic for `prompts` training prompts; writes the computed sizes back to their fields.
+
+        Raises ValueError when they do not divide, or when a size was given that they contradict.
+        """
+        world = self.world_size
+        local = self.per_device_train_batch_size * self.gradient_accumulation_steps
+        episodes = self.total_episodes or int(self.num_train_epochs * prompts)
+        schedule = Schedule(
+            rows=local * world,
+            samples=1,
+            minibatches=self.num_mini_batches,
+            epochs=self.num_ppo_epochs,
+            micro_rows=self.per_device_train_batch_size,
+            rollouts=self._rollouts(episodes, local * world),
+            world=world,
+        )
+        if schedule.rows > prompts:
+            raise ValueError(
+                f"a rollout has {schedule.rows} rows (per_device_train_batch_size {self.per_device_train_batch_size} × "
+                f"gradient_accumulation_steps {self.gradient_accumulation_steps} × {world} rank(s)), but train_dataset has only "
+                f"{prompts} prompts; give more prompts, or set per_device_train_batch_size × gradient_accumulation_steps to at "
+                f"most {max(1, prompts // world)}"
+            )
+        self._write_back(schedule)
+        return schedule
+
+    def _rollouts(self, episodes: int, rows: int) -> int:
+        steps = self.num_ppo_epochs * self.num_mini_batches
+        return -(-self.max_steps // steps) if self.max_steps > 0 else -(-max(1, episodes) // rows)
+
+    def _write_back(self, schedule: Schedule) -> None:
+        world = schedule.world
+        found = {
+            "num_total_batches": schedule.rollouts,
+            "micro_batch_size": schedule.micro_rows * world,
+            "local_batch_size": schedule.rows // world,
+            "batch_size": schedule.rows,
+            "local_mini_batch_size": schedule.minibatch_rows,
+            "mini_batch_size": schedule.minibatch_rows * world,
+        }
+        for name, value in found.items():
+            given = getattr(self, name)
+            if given is not None and given != value:
+                raise ValueError(
+                    f"{name}={given} was given, but the other arguments make it {value}: {_ROWS}"
+                )
+            setattr(self, name, value)
