@@ -139,7 +139,11 @@ CASES: dict[str, Callable[[str], Any]] = {
     "reward-lora": lambda out: reward(out, peft=True),
     "ppo": ppo,
     "ppo-lora": lambda out: ppo(out, peft=True),
-    "ppo-critic": lambda out: ppo(out, critic=True),
+    "ppo-critic": lambda out: ppo(out, critic=True, value_learning_rate=1e-2, value_warmup_steps=2),
+    "ppo-adaptive": lambda out: ppo(
+        out, kl_target=0.01, kl_horizon=20, num_mini_batches=1, num_sample_generations=2
+    ),
+    "ppo-early-stop": lambda out: ppo(out, early_stop_kl=1e-3),
 }
 KILLED = ("sft", "reward", "ppo")
 """One case per trainer for `kill9.py`, where every run is a process of its own."""
