@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -105,7 +105,7 @@ class SFTTrainer(PostTrainer):
         )
 
     def _model(self, model: Any, args: SFTConfig, tokenizer: Any, peft_config: Any) -> nn.Module:
-        init = dict(args.model_init_kwargs or {})
+        init = {**cast(dict[str, Any], args.model_init_kwargs or {})}
         if args.trust_remote_code:
             init["trust_remote_code"] = True
         model = load_causal_lm(model, init or None)
@@ -122,7 +122,7 @@ class SFTTrainer(PostTrainer):
         formatting_func: Callable[[Any], str] | None,
         name: str,
     ) -> tuple[Any, Any]:
-        if (args.dataset_kwargs or {}).get("skip_prepare_dataset"):
+        if cast(dict[str, Any], args.dataset_kwargs or {}).get("skip_prepare_dataset"):
             return dataset, None
         packing = args.packing if name == "train_dataset" or args.eval_packing is None else args.eval_packing
         with args.main_process_first(desc=f"preparing {name}"):

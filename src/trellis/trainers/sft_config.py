@@ -69,6 +69,10 @@ class SFTConfig(TrellisConfig):
         if self.loss_type == "chunked_nll":  # every loss is computed in chunks
             self.loss_type = "nll"
         check_lengths(self.max_length, self.truncation_mode, self.packing_strategy if self.packing else None)
+        for name in ("model_init_kwargs", "dataset_kwargs"):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, Mapping):
+                raise ValueError(f'{name} must be a dict (or JSON like {{"key": 1}}), found {value!r}')
         unknown = sorted(set(self.dataset_kwargs or {}) - {"skip_prepare_dataset"})
         if unknown:
             raise ValueError(
