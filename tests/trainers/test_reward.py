@@ -321,6 +321,16 @@ def test_a_resumed_run_ends_where_the_uninterrupted_one_does(tmp_path):
         assert logged(whole, name) == logged(resumed, name)
 
 
+def test_a_checkpoint_remembers_the_extremes_of_an_unfinished_window(tmp_path):
+    trainer, other = (trainer_of(tmp_path, tiny_classifier("llama")) for _ in range(2))
+    for each in (trainer, other):
+        each.train()
+    trainer.extremes.add(torch.tensor([-100.0, 3.0]))
+    other.load_extra_state(*trainer.extra_state())
+    other.extremes.add(torch.tensor([5.0]))
+    assert other._read_extremes() == {"min_reward": -100.0, "max_reward": 5.0}
+
+
 def test_an_equal_pad_and_end_token_is_announced(tmp_path, caplog):
     with caplog.at_level(logging.INFO, "trellis.models.tokens"):
         trainer_of(tmp_path, tokenizer=tiny_tokenizer(pad_is_eos=True))
