@@ -5,16 +5,18 @@ from __future__ import annotations
 import ast
 import subprocess
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "src" / "trellis"
 
 
-def modules(package: Path = PACKAGE) -> Iterator[tuple[str, ast.Module]]:
+@cache
+def modules(package: Path = PACKAGE) -> tuple[tuple[str, ast.Module], ...]:
     """(path below `package`, syntax tree) of every module."""
-    for path in sorted(package.rglob("*.py")):
-        yield path.relative_to(package).as_posix(), ast.parse(path.read_text(encoding="utf-8"))
+    paths = sorted(package.rglob("*.py"))
+    return tuple((p.relative_to(package).as_posix(), ast.parse(p.read_text(encoding="utf-8"))) for p in paths)
 
 
 def imports(name: str, tree: ast.Module) -> Iterator[tuple[int, str]]:

@@ -30,4 +30,4 @@ def test_no_torch_before_it_is_needed(code):
 
 
 def test_the_check_sees_torch():
-    assert cost_of("import sys, torch")[1]
+    assert cost_of("import sys; sys.modules['torch'] = sys")[1]
