@@ -9,6 +9,7 @@ from transformers import GenerationConfig
 
 from tests.builders import KINDS, tiny_model
 from trellis.rollout import RolloutStats, SamplingParams, sample
+from trellis.rollout.cache import ROOM
 
 PROMPTS = [
     [7, 9, 11, 30, 41, 8, 100, 12, 60, 61, 62, 63],
@@ -46,6 +47,19 @@ def test_logps_are_those_of_a_plain_forward_pass(kind):
         expected = token_logps(model, prompt, done.ids, 0.7)
         assert torch.allclose(torch.tensor(done.logps), expected, atol=1e-5)
         assert done.sampler_logps == done.logps
+
+
+@pytest.mark.parametrize("kind", ["llama", "gemma2"])
+def test_logps_stay_right_while_the_cache_grows_and_rows_leave(kind):
+    model = tiny_model(kind)
+    stop = common_stop(model, range(5), max_new_tokens=40)
+    params = SamplingParams(max_new_tokens=2 * ROOM + 20, stop_ids=stop)
+    done = sample(model, PROMPTS, params, n=2, seeds=range(10), rows=7)
+    assert max(map(len, done)) > ROOM
+    assert min(map(len, done)) < ROOM
+    for i, completion in enumerate(done):
+        expected = token_logps(model, PROMPTS[i // 2], completion.ids, 1.0)
+        assert torch.allclose(torch.tensor(completion.logps), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", KINDS)

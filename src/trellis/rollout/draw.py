@@ -51,6 +51,7 @@ def inverse_cdf(probs: Tensor, uniforms: Tensor) -> Tensor:
 
 def draw(logits: Tensor, params: SamplingParams, uniforms: Tensor) -> Drawn:
     """The next token of each row of `logits` [R, V], decided by `uniforms` [R] alone."""
+    # One NaN or +inf among a row's logits makes all of its log-probabilities NaN, the drawn one's too.
     full = (logits.float() / params.temperature).log_softmax(-1)
     if params.greedy:
         tokens = logits.argmax(-1)
@@ -58,8 +59,7 @@ def draw(logits: Tensor, params: SamplingParams, uniforms: Tensor) -> Drawn:
         sampler_logps = torch.zeros_like(logps)
     else:
         chosen = filtered(logits, params).log_softmax(-1) if params.filters else full
-        # A NaN row would send the search past the end of the vocabulary; `valid` reports it.
-        tokens = inverse_cdf(chosen.exp().nan_to_num(0.0), uniforms)
+        tokens = inverse_cdf(chosen.exp(), uniforms)
         logps = full.gather(1, tokens[:, None])[:, 0]
         sampler_logps = chosen.gather(1, tokens[:, None])[:, 0]
-    return Drawn(tokens, logps, sampler_logps, ~full.isnan().any(-1))
+    return Drawn(tokens, logps, sampler_logps, ~logps.isnan())

@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import DynamicCache
 
+from .cache import growing_cache
 from .draw import Drawn, draw
 from .modes import evaluation
 from .params import Completion, RolloutStats, SamplingParams
@@ -95,7 +95,7 @@ def _prefill(model: nn.Module, prompts: list[Sequence[int]], stats: RolloutStats
     position = (real.long().cumsum(1) - 1).clamp(min=0).to(device)
     stats.prefill_tokens += int(lengths.sum())
     stats.pad_tokens += int((~real).sum())
-    cache = DynamicCache(config=model.config)
+    cache = growing_cache(model.config)
     logits = _forward(model, ids.to(device), cache, position, mask, last_only=True)
     return _Rows(cache, logits, lengths.to(device), mask, [], torch.empty(0))
 
