@@ -43,6 +43,9 @@ class TrellisParser(HfArgumentParser):
     def __init__(self, dataclass_types: Any = None, *, essentials: Sequence[str] = (), **kwargs: Any) -> None:
         kwargs.setdefault("formatter_class", Help)
         kwargs.setdefault("allow_abbrev", False)
+        kwargs.setdefault(
+            "conflict_handler", "resolve"
+        )  # a name in two dataclasses is one flag that fills both
         self.essentials = [*essentials, "config"]
         super().__init__(dataclass_types, **kwargs)
         self.add_argument("--config", type=str, default=None, help="A YAML recipe; flags given as well win.")
@@ -88,18 +91,12 @@ class TrellisParser(HfArgumentParser):
         sections = [("essentials", self.essentials)]
         inherited: list[str] = []
         for cls in self.dataclass_types:
-            own = {
-                n
-                for b in cls.__mro__
-                if b.__module__.startswith("trellis")
-                for n in b.__dict__.get("__annotations__", {})
-            }
+            ours = [b for b in cls.__mro__ if not b.__module__.startswith("transformers.")]
+            own = {n for b in ours for n in b.__dict__.get("__annotations__", {})}
             names = [f.name for f in dataclasses.fields(cls) if f.init and f.name not in seen]
             seen.update(names)
-            sections.append(
-                (cls.__name__, [n for n in names if n in own or not cls.__module__.startswith("trellis")])
-            )
-            inherited += [n for n in names if n not in sections[-1][1]]
+            sections.append((cls.__name__, [n for n in names if n in own]))
+            inherited += [n for n in names if n not in own]
         return [*sections, ("from transformers.TrainingArguments", inherited), ("help", ["help"])]
 
     def _build(self, cls: type, values: dict[str, Any]) -> Any:

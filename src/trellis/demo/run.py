@@ -79,7 +79,7 @@ def run_demo(
         loss = accuracy_of_pairs = float("nan")
         if start is None:
             loss = train_sft(sft, rows, seed=seed, epochs=epochs, quiet=quiet)
-            accuracy_of_pairs = train_reward(scorer, sft, rows, seed=seed, epochs=epochs, quiet=quiet)
+            accuracy_of_pairs = train_reward(scorer, sft, rows, seed=seed, quiet=quiet)
         judge = train_judge(rows.judge, seed=seed)
         before = measure(sft, sft, scorer, judge, rows.prompts_test)
         train_ppo(output / "ppo", sft, scorer, rows, seed=seed, updates=updates, kind=reward, quiet=quiet)

@@ -1,0 +1,174 @@
+"""`trellis sft|reward|ppo`: from flags to a trainer, and through its training."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..monitor import History
+from ..trainers.config import option
+from .arguments import (
+    DatasetMixtureConfig,
+    ModelConfig,
+    ScriptArguments,
+    get_dataset,
+    get_peft_config,
+)
+from .parser import TrellisParser
+
+_COMMON = ["model_name_or_path", "dataset_name", "output_dir", "learning_rate", "num_train_epochs"]
+_SIZES = [
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "max_length",
+    "eval_strategy",
+    "use_peft",
+]
+ESSENTIALS = {
+    "sft": [*_COMMON, *_SIZES, "packing", "completion_only_loss"],
+    "reward": [*_COMMON, *_SIZES, "center_rewards_coefficient", "save_steps"],
+    "ppo": [
+        "sft_model_path",
+        "reward_model_path",
+        "reward_funcs",
+        "dataset_name",
+        "output_dir",
+        "learning_rate",
+        "total_episodes",
+        "per_device_train_batch_size",
+        "num_mini_batches",
+        "kl_coef",
+        "response_length",
+        "stop_token",
+    ],
+}
+
+
+@dataclass
+class PPOScriptArguments:
+    """What the ppo verb needs beside PPOConfig."""
+
+    reward_funcs: list[str] | None = option(
+        None, "Reward functions: FILE.py:NAME, package.module:NAME, or classifiers by path."
+    )
+    value_model_path: str | None = option(
+        None, "A model to make the critic from; default: a value head on the policy."
+    )
+
+
+def load_function(spec: str) -> Callable[..., Any]:
+    """The function that `FILE.py:NAME` or `package.module:NAME` names. Raises ValueError when there is none."""
+    place, _, name = spec.rpartition(":")
+    try:
+        if place.endswith(".py"):
+            found = importlib.util.spec_from_file_location(Path(place).stem, place)
+            module = importlib.util.module_from_spec(found)  # type: ignore[arg-type]
+            found.loader.exec_module(module)  # type: ignore[union-attr]
+        else:
+            module = importlib.import_module(place)
+        return getattr(module, name)
+    except (ImportError, OSError, AttributeError) as error:
+        raise ValueError(
+            f"--reward_funcs {spec}: {error}; expected FILE.py:NAME or package.module:NAME"
+        ) from error
+
+
+def _rewards(specs: Sequence[str] | None) -> list[Any]:
+    return [load_function(spec) if ":" in spec else spec for spec in specs or ()]
+
+
+def _model_name(model: ModelConfig) -> str:
+    if not model.model_name_or_path:
+        raise ValueError("no model: give --model_name_or_path DIRECTORY or a hub name")
+    return model.model_name_or_path
+
+
+def _splits(script: ScriptArguments, mixture: DatasetMixtureConfig, args: Any) -> dict[str, Any]:
+    """train_dataset and, where evaluation is on, eval_dataset."""
+    found = get_dataset(mixture if mixture.datasets else script)
+    train, test = (
+        ("train", "test") if mixture.datasets else (script.dataset_train_split, script.dataset_test_split)
+    )
+    evaluate = str(getattr(args.eval_strategy, "value", args.eval_strategy)) != "no"
+    if evaluate and test not in found:
+        raise ValueError(
+            f"eval_strategy is on, but there is no split {test!r}, only {', '.join(found)}; choose with "
+            "--dataset_test_split, or --test_split_size for a mixture, or --eval_strategy no"
+        )
+    return {"train_dataset": found[train], "eval_dataset": found[test] if evaluate else None}
+
+
+def _fine_tuner(verb: str, script: Any, args: Any, model: Any, mixture: Any) -> Any:
+    """An SFTTrainer or RewardTrainer."""
+    from .. import RewardTrainer, SFTTrainer
+
+    name = _model_name(model)
+    args.model_init_kwargs = {**model.init_kwargs(), **(args.model_init_kwargs or {})}
+    if verb == "reward" and model.use_peft:
+        model.lora_task_type = "SEQ_CLS"
+    cls = SFTTrainer if verb == "sft" else RewardTrainer
+    return cls(name, args, peft_config=get_peft_config(model), **_splits(script, mixture, args))
+
+
+def policy_name(args: Any, model: ModelConfig) -> str:
+    """The policy: --sft_model_path where it is given, else --model_name_or_path, else sft_model_path's default."""
+    default = type(args).__dataclass_fields__["sft_model_path"].default
+    return args.sft_model_path if args.sft_model_path != default else model.model_name_or_path or default
+
+
+def _ppo(verb: str, script: Any, args: Any, model: Any, mixture: Any, more: PPOScriptArguments) -> Any:
+    from .. import PPOTrainer
+    from ..models import load_causal_lm
+
+    policy = policy_name(args, model)
+    funcs = _rewards(more.reward_funcs)
+    default = type(args).__dataclass_fields__["reward_model_path"].default
+    if not funcs or args.reward_model_path != default:
+        funcs.insert(0, args.reward_model_path)
+    data = _splits(script, mixture, args)
+    return PPOTrainer(
+        args=args,
+        model=load_causal_lm(policy, model.init_kwargs()),
+        reward_funcs=funcs,
+        value_model=more.value_model_path,
+        peft_config=get_peft_config(model),
+        **data,
+    )
+
+
+def parse(verb: str, argv: Sequence[str]) -> tuple[TrellisParser, tuple[Any, ...]]:
+    """The parser of a verb and what it read."""
+    from .. import PPOConfig, RewardConfig, SFTConfig
+
+    own = {"sft": SFTConfig, "reward": RewardConfig, "ppo": PPOConfig}[verb]
+    kinds = [ScriptArguments, own, ModelConfig, DatasetMixtureConfig]
+    if verb == "ppo":
+        kinds.append(PPOScriptArguments)
+    parser = TrellisParser(kinds, essentials=ESSENTIALS[verb], prog=f"trellis {verb}")
+    return parser, parser.parse_args_and_config(argv)
+
+
+def finish(trainer: Any, args: Any) -> None:
+    """Train (or go on from a checkpoint), save, and push where asked."""
+    trainer.add_callback(History())
+    resume = args.resume_from_checkpoint
+    trainer.train(resume_from_checkpoint=True if str(resume).lower() == "true" else resume)
+    trainer.save_model()
+    if args.push_to_hub:
+        trainer.push_to_hub()
+    print(f"trellis: saved in {args.output_dir}", file=sys.stderr)
+
+
+def main(verb: str, argv: Sequence[str]) -> int:
+    """Train with the flags in `argv`; 2 for flags, data or models that do not fit."""
+    parser, parsed = parse(verb, argv)
+    try:
+        trainer = (_ppo if verb == "ppo" else _fine_tuner)(verb, *parsed)
+    except (ValueError, TypeError, ImportError) as error:
+        parser.error(str(error))
+    finish(trainer, parsed[1])
+    return 0
