@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import fields
 from typing import Any, ClassVar
 
 import torch
@@ -27,7 +26,7 @@ from ..models import (
 from ..scoring import sequence_scores
 from ..types import LossOutput, PairBatch
 from .base import PostTrainer
-from .config import TrellisConfig, config, option
+from .config import TrellisConfig, adopt, config, option
 from .sft import fit_embeddings
 
 
@@ -64,18 +63,6 @@ class RewardConfig(TrellisConfig):
                 f"center_rewards_coefficient={self.center_rewards_coefficient} would push rewards away from 0; "
                 "expected 0 or more, such as 0.01"
             )
-
-
-def as_reward_config(args: TrainingArguments | None) -> RewardConfig:
-    """`args` itself, or a RewardConfig with the values of a plain TrainingArguments."""
-    if isinstance(args, RewardConfig):
-        return args
-    if args is None:
-        return RewardConfig()
-    if not isinstance(args, TrainingArguments):
-        raise TypeError(f"args must be a RewardConfig or TrainingArguments, found {type(args).__name__}")
-    values = {f.name: getattr(args, f.name) for f in fields(args) if f.init}
-    return RewardConfig(**{**values, "remove_unused_columns": False})
 
 
 class Extremes:
@@ -126,7 +113,7 @@ class RewardTrainer(PostTrainer):
         preprocess_logits_for_metrics: Callable[[Tensor, Tensor], Tensor] | None = None,
         peft_config: Any = None,
     ) -> None:
-        args = as_reward_config(args)
+        args = adopt(args, RewardConfig)
         tokenizer = self._tokenizer(processing_class, model, args)
         self.pad_id = tokenizer.pad_token_id
         self.reports: dict[str, DataReport] = {}
