@@ -7,6 +7,7 @@ from typing import Protocol
 
 from .engine import sample
 from .params import Completion, RolloutStats, SamplingParams
+from .request import learned_positions
 from .rows import spread, to_batch
 from .stops import stop_ids
 
@@ -15,6 +16,7 @@ __all__ = [
     "RolloutStats",
     "Sampler",
     "SamplingParams",
+    "learned_positions",
     "sample",
     "spread",
     "stop_ids",
