@@ -34,7 +34,7 @@ def write_manifest(directory: Path, *, step: int | None, world_size: int, sequen
     unreadable to others).
     """
     files = [p for p in sorted(directory.rglob("*")) if p.is_file() and p != directory / MANIFEST]
-    manifest = {
+    manifest: dict[str, Any] = {
         "format": FORMAT,
         "sequence": sequence,
         "step": step,
