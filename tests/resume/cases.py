@@ -53,7 +53,13 @@ def lora(**changes: Any) -> Any:
 
 
 def sft(
-    output_dir: str, *, peft: bool = False, kind: str = "gpt2", stream: bool = False, **changes: Any
+    output_dir: str,
+    *,
+    peft: bool = False,
+    kind: str = "gpt2",
+    stream: bool = False,
+    evaluated: bool = False,
+    **changes: Any,
 ) -> Any:
     """Supervised fine-tuning with dropout, accumulation, and an epoch whose last step is shorter."""
     from trellis import SFTConfig, SFTTrainer
@@ -70,6 +76,7 @@ def sft(
         model=tiny_model(kind, tokenizer, **dropout),
         args=SFTConfig(output_dir=output_dir, **{**COMMON, **fields}),
         train_dataset=rows,
+        eval_dataset=[{"text": text} for text in sentences(4, seed=4)] if evaluated else None,
         processing_class=tokenizer,
         peft_config=lora(task_type="CAUSAL_LM") if peft else None,
         callbacks=[Tell()],
