@@ -23,7 +23,7 @@ from ..types import LossOutput, Rollout, TokenBatch
 from .on_policy import OnPolicyTrainer
 from .ppo_config import PPOConfig
 from .ppo_metrics import MINIBATCH, ROLLOUT, minibatch_sums, rollout_sums
-from .ppo_setup import build_parts
+from .ppo_setup import Asked, build_parts
 
 __all__ = ["PPOConfig", "PPOTrainer"]
 
@@ -66,29 +66,28 @@ class PPOTrainer(OnPolicyTrainer):
         dataset: Any = None,
     ) -> None:
         parts = build_parts(
-            args=args if args is not None else config,
-            processing_class=processing_class if processing_class is not None else tokenizer,
-            model=model,
-            ref_model=ref_model,
-            rewards=(reward_model, reward_funcs, reward_processing_classes),
-            train_dataset=train_dataset if train_dataset is not None else dataset,
-            eval_dataset=eval_dataset,
-            value_model=value_model,
-            data_collator=data_collator,
-            adapters=(peft_config, value_peft_config),
+            Asked(
+                args=args if args is not None else config,
+                processing_class=processing_class if processing_class is not None else tokenizer,
+                model=model,
+                ref_model=ref_model,
+                reward_model=reward_model,
+                reward_funcs=reward_funcs,
+                reward_processing_classes=reward_processing_classes,
+                train_dataset=train_dataset if train_dataset is not None else dataset,
+                eval_dataset=eval_dataset,
+                value_model=value_model,
+                data_collator=data_collator,
+                peft_config=peft_config,
+                value_peft_config=value_peft_config,
+            )
         )
         self.kl_coef = parts.args.kl_coef
         self.step_kl = torch.zeros(2, dtype=torch.float64)
         super().__init__(
-            parts.model,
-            parts.args,
-            schedule=parts.schedule,
-            means=parts.means,
+            **vars(parts),
             tables=parts.args.num_sample_generations,
             compute_metrics=compute_metrics,
-            train_dataset=parts.train_dataset,
-            eval_dataset=parts.eval_dataset,
-            processing_class=parts.tokenizer,
             callbacks=callbacks,
             optimizers=optimizers,
         )
@@ -159,6 +158,8 @@ class PPOTrainer(OnPolicyTrainer):
 
         def run(ac: Any) -> dict[str, Tensor]:
             head = ac.value_head
+            if head is not None and self.critic_only:
+                head = _apart(head)
             found = score(
                 ac.policy, batch, temperature=temperature, entropy=entropy, value_head=head, layout=layout
             )
@@ -170,6 +171,11 @@ class PPOTrainer(OnPolicyTrainer):
 
         with self.accelerator.autocast():
             return inside(model, run)
+
+    @property
+    def critic_only(self) -> bool:
+        """Whether this step still warms the critic up: the policy stays as it is, a trunk that it shares too."""
+        return self.state.global_step < self.args.value_warmup_steps
 
     def items(self, batch: Rollout) -> Tensor:
         return batch.loss_mask.sum()
@@ -188,13 +194,15 @@ class PPOTrainer(OnPolicyTrainer):
             new["values"], batch.values, batch.returns, cliprange_value=args.cliprange_value
         )
         policy = surrogate - args.entropy_coef * new["entropy"]
-        learns = 0.0 if self.state.global_step < args.value_warmup_steps else 1.0
-        total = ((learns * policy + args.vf_coef * error) * mask).sum()
+        total = (((0.0 if self.critic_only else 1.0) * policy + args.vf_coef * error) * mask).sum()
         difference = new["logps"] - batch.old_logps
         metrics = minibatch_sums(
             mask, difference, ratio, new["entropy"], (surrogate, clipped), (error, bounded)
         )
-        self.step_kl += torch.tensor([float(x) for x in metrics["policy/approxkl_avg"]], dtype=torch.float64)
+        if args.early_stop_kl is not None:  # a GPU would have to wait for it
+            self.step_kl += torch.tensor(
+                [float(x) for x in metrics["policy/approxkl_avg"]], dtype=torch.float64
+            )
         return LossOutput(total, metrics)
 
     def get_batch_samples(self, *args: Any) -> tuple[list[Any], Tensor]:
@@ -241,3 +249,8 @@ class PPOTrainer(OnPolicyTrainer):
 
     def _load_best_model(self) -> None:
         self._load_from_checkpoint(self.state.best_model_checkpoint)
+
+
+def _apart(head: nn.Module) -> Any:
+    """The head on states that hand no gradient on."""
+    return lambda states: head(states.detach())

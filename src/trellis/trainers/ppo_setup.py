@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from transformers import set_seed
+
 from ..data import prepare_prompts
 from ..models import ActorCritic, Reference, disable_dropout, load_causal_lm, load_tokenizer
 from ..rewards import RewardSet
-from ..rollout import SamplingParams, stop_ids
+from ..rollout import SamplingParams, learned_positions, stop_ids
 from .collector import Means
 from .config import adopt
 from .ppo_config import PPOConfig
@@ -18,10 +21,10 @@ from .schedule import Schedule
 
 @dataclass(frozen=True)
 class Parts:
-    """What PPOTrainer works with."""
+    """What PPOTrainer works with, under the names of OnPolicyTrainer's arguments."""
 
     args: PPOConfig
-    tokenizer: Any
+    processing_class: Any
     model: ActorCritic
     means: Means
     schedule: Schedule
@@ -29,68 +32,88 @@ class Parts:
     eval_dataset: Any
 
 
-def build_parts(
-    *,
-    args: Any,
-    processing_class: Any,
-    model: Any,
-    ref_model: Any,
-    rewards: tuple[Any, Any, Any],
-    train_dataset: Any,
-    eval_dataset: Any,
-    value_model: Any,
-    data_collator: Any,
-    adapters: tuple[Any, Any],
-) -> Parts:
-    """Load, check and prepare. Raises ValueError or TypeError with what was found, expected, and what to write."""
-    args = adopt(args, PPOConfig)
-    _require(model, "model", "a causal language model, its name or path")
-    _require(train_dataset, "train_dataset", "prompts: a data set, or a list of texts, chats or rows")
-    funcs = _reward_funcs(rewards[0], rewards[1])
-    if ref_model is not None and ref_model is model:
+@dataclass(frozen=True)
+class Asked:
+    """PPOTrainer's arguments, as given."""
+
+    args: Any
+    processing_class: Any
+    model: Any
+    ref_model: Any
+    reward_model: Any
+    reward_funcs: Any
+    reward_processing_classes: Any
+    train_dataset: Any
+    eval_dataset: Any
+    value_model: Any
+    data_collator: Any
+    peft_config: Any
+    value_peft_config: Any
+
+
+def build_parts(asked: Asked) -> Parts:
+    """Check, load and prepare. Raises ValueError or TypeError with what was found, expected, and what to write."""
+    args = adopt(asked.args, PPOConfig)
+    funcs = _check_asked(asked)
+    tokenizer = load_tokenizer(asked.processing_class, asked.model)
+    prompts = _train_prompts(asked.train_dataset, tokenizer, args)
+    schedule = args.schedule(len(prompts))
+    held_out = _eval_prompts(asked.eval_dataset, tokenizer, args)
+    actor_critic, reference = _models(asked, args)
+    held = list(held_out.values()) if isinstance(held_out, dict) else [held_out]
+    for rows in (prompts, *(rows for rows in held if rows is not None)):
+        _check_room(actor_critic.policy, rows, args.response_length)
+    means = Means(
+        sampling=_sampling(args, _stops(args, tokenizer, actor_critic)),
+        rewards=_reward_set(funcs, asked.reward_processing_classes, args, tokenizer, prompts),
+        reference=reference,
+        chunk_rows=args.local_rollout_forward_batch_size,
+    )
+    return Parts(args, tokenizer, actor_critic, means, schedule, prompts, held_out)
+
+
+def _check_asked(asked: Asked) -> list[Any]:
+    """The rewards, after what can be said before anything is loaded."""
+    _require(asked.model, "model", "a causal language model, its name or path")
+    _require(asked.train_dataset, "train_dataset", "prompts: a data set, or a list of texts, chats or rows")
+    if asked.ref_model is not None and asked.ref_model is asked.model:
         raise ValueError(
             "ref_model is the model that is trained, so it would follow it; pass ref_model=None for a frozen copy (with "
             "peft_config: the model without its adapter), or load the reference a second time"
         )
-    if data_collator is not None:
+    if asked.data_collator is not None:
         raise ValueError(
             "PPOTrainer pads nothing before sampling, so a data_collator has nothing to do; leave it out and give prompts as "
             "texts, chats or input_ids"
         )
-    tokenizer = load_tokenizer(processing_class, model)
+    return _reward_funcs(asked.reward_model, asked.reward_funcs)
+
+
+def _models(asked: Asked, args: PPOConfig) -> tuple[ActorCritic, Reference]:
+    """Policy and critic, and the reference: the policy as it is now unless another was asked for. No dropout anywhere."""
+    set_seed(args.seed)  # a fresh adapter draws its weights
+    policy = load_causal_lm(asked.model, peft_config=asked.peft_config)
+    given = load_causal_lm(asked.ref_model) if isinstance(asked.ref_model, str) else asked.ref_model
+    names = {"ref_adapter_name": args.ref_adapter_name, "model_adapter_name": args.model_adapter_name}
+    reference = Reference.of(policy, given, **names)
+    value_model = asked.value_model
+    if value_model is not None and value_model is asked.reward_model:
+        value_model = copy.deepcopy(value_model)  # the critic is trained, the reward must not move
+    actor_critic = ActorCritic(policy, value_model, value_peft_config=asked.value_peft_config)
+    for module in (actor_critic, reference.model):
+        if module is not None:
+            disable_dropout(module)
+    return actor_critic, reference
+
+
+def _train_prompts(train_dataset: Any, tokenizer: Any, args: PPOConfig) -> Any:
     prompts, _ = prepare_prompts(train_dataset, tokenizer, num_proc=args.dataset_num_proc)
     if not hasattr(prompts, "__len__"):
         raise ValueError(
             "train_dataset is a stream; PPO draws prompts by number so that a run can be resumed: pass a data set with a length "
             "(for a stream: datasets.Dataset.from_list(list(stream.take(n))))"
         )
-    schedule = args.schedule(len(prompts))
-    held_out = _eval_prompts(eval_dataset, tokenizer, args)
-    policy = load_causal_lm(model, peft_config=adapters[0])
-    if isinstance(ref_model, str):
-        ref_model = load_causal_lm(ref_model)
-    reference = Reference.of(
-        policy, ref_model, ref_adapter_name=args.ref_adapter_name, model_adapter_name=args.model_adapter_name
-    )
-    actor_critic = ActorCritic(policy, value_model, value_peft_config=adapters[1])
-    for module in (actor_critic, reference.model):
-        if module is not None:
-            disable_dropout(module)
-    _check_room(actor_critic.config, prompts, args.response_length)
-    return Parts(
-        args=args,
-        tokenizer=tokenizer,
-        model=actor_critic,
-        means=Means(
-            sampling=_sampling(args, tokenizer, actor_critic.generation_config),
-            rewards=_reward_set(funcs, rewards[2], args, tokenizer, prompts),
-            reference=reference,
-            chunk_rows=args.local_rollout_forward_batch_size,
-        ),
-        schedule=schedule,
-        train_dataset=prompts,
-        eval_dataset=held_out,
-    )
+    return prompts
 
 
 def _require(value: Any, name: str, expected: str) -> None:
@@ -132,13 +155,24 @@ def _eval_prompts(eval_dataset: Any, tokenizer: Any, args: PPOConfig) -> Any:
     return prepare_prompts(eval_dataset, tokenizer, num_proc=args.dataset_num_proc, name="eval_dataset")[0]
 
 
-def _sampling(args: PPOConfig, tokenizer: Any, generation_config: Any) -> SamplingParams:
-    if args.stop_token_id is not None:
-        stops = frozenset([args.stop_token_id])
-    elif args.stop_token == "eos":
-        stops = frozenset([tokenizer.eos_token_id])
-    else:
-        stops = stop_ids(tokenizer, generation_config)
+def _stops(args: PPOConfig, tokenizer: Any, model: ActorCritic) -> frozenset[int]:
+    if args.stop_token is None and args.stop_token_id is None:
+        return stop_ids(tokenizer, model.generation_config)
+    if args.stop_token is not None and tokenizer.eos_token_id is None:
+        raise ValueError(
+            f"stop_token={args.stop_token!r}, but the tokenizer has no end token; write stop_token_id=…, or set "
+            "tokenizer.eos_token"
+        )
+    one = tokenizer.eos_token_id if args.stop_token_id is None else args.stop_token_id
+    vocabulary = model.config.get_text_config().vocab_size
+    if not 0 <= one < vocabulary:
+        raise ValueError(
+            f"stop_token_id={one} is none of the model's tokens 0 … {vocabulary - 1}, so no response would end"
+        )
+    return frozenset([one])
+
+
+def _sampling(args: PPOConfig, stops: frozenset[int]) -> SamplingParams:
     return SamplingParams(
         max_new_tokens=args.response_length,
         temperature=args.temperature,
@@ -149,8 +183,8 @@ def _sampling(args: PPOConfig, tokenizer: Any, generation_config: Any) -> Sampli
     )
 
 
-def _check_room(config: Any, prompts: Any, response: int) -> None:
-    room = getattr(config.get_text_config(), "max_position_embeddings", None)
+def _check_room(policy: Any, prompts: Any, response: int) -> None:
+    room = learned_positions(policy)
     if not room:
         return
     longest, row = max((len(prompts[i]["prompt_ids"]), i) for i in range(len(prompts)))
