@@ -107,3 +107,11 @@ def test_a_template_without_marks_is_explained():
     )
     with pytest.raises(ValueError, match="marks the assistant's tokens with {% generation %}"):
         prepare_language_modeling([{"messages": TALK}], tokenizer, assistant_only=True)
+
+
+def test_a_template_does_not_see_what_arrow_filled_in():
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = "{% for m in messages %}{{ m['content'] }}{% if m['name'] is defined %}!{% endif %}<|im_end|>{% endfor %}"
+    filled = [{**USER, "name": None}, {**YES, "name": "bo"}]
+    row = one({"messages": filled}, tokenizer)
+    assert text(row, tokenizer) == f"{USER['content']}<|im_end|>{YES['content']}!<|im_end|>"

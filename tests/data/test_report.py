@@ -67,3 +67,10 @@ def test_a_stream_is_sampled_and_filtered(tokenizer):
     assert (report.rows_in, report.rows_dropped) == (32, 16)
     assert report.line.startswith("train_dataset: first 32 rows of a stream")
     assert sum(1 for _ in prepared) == 50
+
+
+def test_trained_tokens_least_median_most(tokenizer):
+    rows = [{"input_ids": list(range(5, 6 + n))} for n in (9, 1, 2, 4)]
+    _, report = prepare_language_modeling(rows, tokenizer, max_length=8)
+    assert report.trained == (1, 3.0, 7)
+    assert (report.rows_cut, report.worst) == (1, [(0, "2 tokens cut")])

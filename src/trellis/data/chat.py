@@ -10,6 +10,9 @@ from .formats import Message
 
 GENERATION_MARK = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
+QUIET = {"verbose": False}
+"""What is too long is our report's business; the tokenizer would warn once about rows that are about to be cut."""
+
 
 def require_template(tokenizer: Any) -> None:
     """Raises ValueError when the tokenizer cannot render a conversation."""
@@ -35,9 +38,10 @@ def require_generation_marks(tokenizer: Any) -> None:
 def render(tokenizer: Any, messages: Sequence[Message], *, tools: Any = None, **kwargs: Any) -> list[int]:
     """The ids of a conversation exactly as the template writes it; special tokens are the template's own business."""
     require_template(tokenizer)
-    return list(
-        tokenizer.apply_chat_template(list(messages), tools=tools, tokenize=True, return_dict=False, **kwargs)
+    ids = tokenizer.apply_chat_template(
+        list(messages), tools=tools, tokenize=True, return_dict=False, tokenizer_kwargs=QUIET, **kwargs
     )
+    return list(ids)
 
 
 def render_prompt(
@@ -60,6 +64,7 @@ def render_assistant_mask(
         tokenize=True,
         return_dict=True,
         return_assistant_tokens_mask=True,
+        tokenizer_kwargs=QUIET,
         **kwargs,
     )
     return list(encoded["input_ids"]), [int(x) for x in encoded["assistant_masks"]]

@@ -57,7 +57,7 @@ def special_prefix(tokenizer: Any) -> tuple[int, ...]:
 
 def plain_ids(enc: Encoding, text: str, *, end: bool) -> list[int]:
     """Ids of a plain text: the tokenizer's prefix once, and with `end` an EOS where the text does not bring one."""
-    ids = list(enc.tokenizer(text, add_special_tokens=False)["input_ids"])
+    ids = list(enc.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
     prefix = list(enc.prefix)
     if ids[: len(prefix)] != prefix:
         ids = prefix + ids
