@@ -111,7 +111,10 @@ def test_a_template_without_marks_is_explained():
 
 def test_a_template_does_not_see_what_arrow_filled_in():
     tokenizer = tiny_tokenizer()
-    tokenizer.chat_template = "{% for m in messages %}{{ m['content'] }}{% if m['name'] is defined %}!{% endif %}<|im_end|>{% endfor %}"
+    named = "{% if m['name'] is defined %}!{% endif %}"
+    tokenizer.chat_template = (
+        f"{{% for m in messages %}}{{{{ m['content'] }}}}{named}<|im_end|>{{% endfor %}}"
+    )
     filled = [{**USER, "name": None}, {**YES, "name": "bo"}]
     row = one({"messages": filled}, tokenizer)
     assert text(row, tokenizer) == f"{USER['content']}<|im_end|>{YES['content']}!<|im_end|>"
