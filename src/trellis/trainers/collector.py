@@ -74,6 +74,7 @@ class Collector:
         rows = [row for row in rows for _ in range(schedule.samples)]
         verdict = self.judge(rows, completions)
         rollout = self.measure(rows, completions, verdict)
+        self._compare(rollout, completions)
         rollout.group = first + torch.arange(size).repeat_interleave(schedule.samples).to(rollout.group)
         rollout.row = torch.tensor(indices).repeat_interleave(schedule.samples).to(rollout.row)
         trainer.held_out.offer(number, rows, completions, verdict.total)
@@ -132,13 +133,12 @@ class Collector:
         """A rollout with everything known before advantages: log-probabilities old and of the reference, values, scores.
 
         Old ones are scored, not taken from sampling: with unchanged weights every ratio is then 1 and every KL 0, to the bit, in
-        any precision. What sampling saw is compared with them.
+        any precision.
         """
         trainer = self.trainer
         trainer.model.eval()
         batch = to_batch([row["prompt_ids"] for row in rows], completions).to(trainer.args.device)
         old, values = trainer.look(batch)
-        self._compare(old, spread([c.logps for c in completions], batch), batch.loss_mask)
         blank = torch.zeros_like(old)
         return Rollout(
             **{f.name: getattr(batch, f.name) for f in fields(TokenBatch)},
@@ -168,9 +168,11 @@ class Collector:
         with self.means.reference.active(self.trainer.policy) as model:
             return self.logps(model, batch)
 
-    def _compare(self, scored: Tensor, sampled: Tensor, mask: Tensor) -> None:
-        trainer, difference = self.trainer, (scored - sampled).abs()
-        trainer.meter.add({SAMPLING.name: (difference.sum(), mask.sum())})
+    def _compare(self, rollout: Rollout, completions: Sequence[Completion]) -> None:
+        """Say how far what sampling saw is from what was scored."""
+        trainer, sampled = self.trainer, spread([c.logps for c in completions], rollout)
+        difference = (rollout.old_logps - sampled).abs()
+        trainer.meter.add({SAMPLING.name: (difference.sum(), rollout.loss_mask.sum())})
         exact = trainer.accelerator.mixed_precision == "no" and trainer.policy.dtype == torch.float32
         if exact and not self._warned and float(difference.max()) > SAME:
             self._warned = True

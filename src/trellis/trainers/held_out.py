@@ -26,12 +26,17 @@ Row = dict[str, Any]
 class HeldOut:
     """Samples once for each prompt of an eval set, with the same draws at every step, so that figures can be compared.
 
-    `every`: a table of query, response and score each so many rollouts (0: none); `user_metrics(prompts=, completions=, scores=,
-    **columns)` → dict adds to the evaluation.
+    `tables` of query, response and score are shown over the run (one per rollout at most); `user_metrics(prompts=, completions=,
+    scores=, **columns)` → dict adds to the evaluation.
     """
 
-    def __init__(self, trainer: Any, every: int, user_metrics: Any = None) -> None:
-        self.trainer, self.every, self.user_metrics = trainer, every, user_metrics
+    def __init__(self, trainer: Any, tables: int, user_metrics: Any = None) -> None:
+        self.trainer, self.tables, self.user_metrics = trainer, tables, user_metrics
+
+    def due(self, index: int) -> bool:
+        """Whether a table belongs to rollout `index`: evenly spread, the first at the first."""
+        rollouts = self.trainer.schedule.rollouts
+        return index * self.tables // rollouts > (index - 1) * self.tables // rollouts
 
     def complete(self, rows: Sequence[Row]) -> tuple[list[Completion], RewardResult]:
         """One completion per prepared prompt, and their verdict."""
@@ -94,7 +99,7 @@ class HeldOut:
     ) -> None:
         """Show a table if rollout `index` is due: of held-out prompts where there are some, else of the rollout's own."""
         trainer = self.trainer
-        if not self.every or index % self.every:
+        if not self.due(index):
             return
         data = trainer.eval_dataset
         if isinstance(data, Mapping):

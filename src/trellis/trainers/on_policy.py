@@ -53,8 +53,7 @@ class OnPolicyTrainer(PostTrainer):
         self.started, self.episodes_at_start = time.perf_counter(), 0
         self.collector = Collector(self, means)
         super().__init__(model, self._loop_args(args), **hf)
-        every = max(1, schedule.rollouts // tables) if tables else 0
-        self.held_out = HeldOut(self, every, compute_metrics)
+        self.held_out = HeldOut(self, tables, compute_metrics)
 
     def _loop_args(self, args: Any) -> Any:
         """A copy of the user's arguments in which the loop below finds its own numbers."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 from .config import TrellisConfig, config, option
@@ -20,6 +20,22 @@ def _trackers(value: Any) -> Any:
     return value or "none"
 
 
+RANGES: list[tuple[tuple[str, ...], Callable[[float], bool], str]] = [
+    (
+        ("temperature", "response_length", "num_ppo_epochs", "num_mini_batches", "total_episodes")
+        + ("local_rollout_forward_batch_size", "kl_horizon", "kl_target", "early_stop_kl", "reward_clip")
+        + ("cliprange", "cliprange_value"),
+        lambda x: x > 0,
+        "above 0",
+    ),
+    (
+        ("num_sample_generations", "value_warmup_steps", "vf_coef", "value_learning_rate"),
+        lambda x: x >= 0,
+        "at least 0",
+    ),
+    (("gamma", "lam"), lambda x: 0 <= x <= 1, "from 0 to 1"),
+    (("dual_clip",), lambda x: x > 1, "above 1"),
+]
 _ROWS = "rows are per_device_train_batch_size × gradient_accumulation_steps × ranks per rollout, cut into num_mini_batches"
 
 OLD_NAMES: dict[str, str | Old] = {
@@ -135,18 +151,29 @@ class PPOConfig(TrellisConfig):
     mini_batch_size: int | None = option(None, "Set by the trainer: rows of an optimizer step.")
 
     def __post_init__(self) -> None:
+        if self.load_best_model_at_end and self.metric_for_best_model is None:
+            self.metric_for_best_model = "objective/scores"
         super().__post_init__()
+        self._check_ranges()
+        if self.metric_for_best_model in ("loss", "eval_loss"):
+            raise ValueError(
+                "an evaluation of PPO has no loss; write metric_for_best_model='objective/scores', or leave it out"
+            )
+        if not self.ds3_gather_for_generation:
+            raise ValueError("sampling needs whole weights; leave ds3_gather_for_generation out")
         if self.stop_token is not None and self.stop_token_id is not None:
             raise ValueError(
                 "stop_token and stop_token_id both say what ends a response; leave one of them out"
             )
-        if self.dual_clip is not None and self.dual_clip <= 1:
-            raise ValueError(f"dual_clip must be above 1, found {self.dual_clip}")
-        for name in ("temperature", "response_length", "num_ppo_epochs", "num_mini_batches", "kl_horizon"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name} must be above 0, found {getattr(self, name)}")
         if self.run_name is None:
             self.run_name = f"{self.exp_name}__{self.seed}"
+
+    def _check_ranges(self) -> None:
+        for names, holds, expected in RANGES:
+            for name in names:
+                value = getattr(self, name)
+                if value is not None and not holds(value):
+                    raise ValueError(f"{name} must be {expected}, found {value}")
 
     def schedule(self, prompts: int) -> Schedule:
         """The run's arithmetic for `prompts` training prompts; writes the computed sizes back to their fields.
