@@ -9,7 +9,7 @@ EPILOG = """\
 The demo builds a tokenizer and a small Llama, teaches it to write product-review phrases (SFT), teaches a second model which
 phrases people meant as praise (Reward), and lets the first learn from the second (PPO). A judge trained on other phrases says
 whether it worked. Nothing is downloaded. OUTPUT then holds sft/, reward/ and ppo/, each loadable by transformers, with
-metrics.jsonl in each, and curves.png.
+metrics.jsonl in each, curves.png and result.json.
 
 With your own model, data and reward, the same three stages are:
   trellis sft    --model_name_or_path MODEL --dataset_name texts.jsonl  --output_dir my/sft
@@ -43,9 +43,11 @@ def main(argv: Sequence[str]) -> int:
     )
     parser.add_argument("--start", default=None, help="take sft/ and reward/ from this earlier run")
     args = parser.parse_args(argv)
-    if args.updates < 1:
-        parser.error(f"--updates must be at least 1, found {args.updates}")
-    from ..demo import run_demo
+    from ..demo.run import check_request, run_demo
 
+    try:
+        check_request(args.output, args.start, args.reward, args.updates)
+    except ValueError as error:
+        parser.error(str(error))
     run_demo(args.output, seed=args.seed, updates=args.updates, reward=args.reward, start=args.start)
     return 0

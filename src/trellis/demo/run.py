@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
+from transformers.utils import logging as hf_logging
 
 from ..monitor import draw_curves, read_history, show
 from . import data as demo_data
@@ -16,6 +19,7 @@ from .judge import accuracy, train_judge
 from .measure import Measure, measure
 from .stages import REWARDS, train_ppo, train_reward, train_sft
 
+RESULT = "result.json"
 CURVES = (
     "objective/scores",
     "objective/rlhf_reward",
@@ -41,16 +45,26 @@ class DemoResult:
     judge_accuracy: float
     seconds: float
 
+    def figures(self) -> dict[str, Any]:
+        """Everything but the samples, as plain numbers."""
+        plain = asdict(self) | {"output": str(self.output)}
+        for name in ("before", "after"):
+            plain[name] = {k: v for k, v in plain[name].items() if k != "rows"}
+        return plain
+
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
-    # Matrices this small only wait for a second thread.
-    threads = torch.get_num_threads()
+def _quiet_machine() -> Iterator[None]:
+    """One thread (matrices this small only wait for a second one) and no bars for loading and saving."""
+    threads, bars = torch.get_num_threads(), hf_logging.is_progress_bar_enabled()
     torch.set_num_threads(1)
+    hf_logging.disable_progress_bar()
     try:
         yield
     finally:
         torch.set_num_threads(threads)
+        if bars:
+            hf_logging.enable_progress_bar()
 
 
 def run_demo(
@@ -63,23 +77,23 @@ def run_demo(
     start: str | Path | None = None,
     quiet: bool = False,
 ) -> DemoResult:
-    """Train and measure; leaves `sft/`, `reward/`, `ppo/` and `curves.png` in `output`.
+    """Train and measure; leaves `sft/`, `reward/`, `ppo/`, `curves.png` and `result.json` in `output`.
 
-    `reward`: "model", or a control: "flipped" (its negative) or "random". `start`: an earlier run's output, whose sft/ and
-    reward/ are used instead of training new ones. Raises ValueError for an unknown reward or fewer than one update.
+    `reward`: "model", or a control: "flipped" (its negative) or "random". `epochs`: of SFT; the reward model takes two thirds of
+    them. `start`: an earlier run's output, whose sft/ and reward/ are used instead of training new ones. Raises ValueError for an
+    unknown reward, fewer than one update, or a start that holds no demo.
     """
-    if reward not in REWARDS:
-        raise ValueError(f"reward={reward!r} is none of {', '.join(REWARDS)}")
-    if updates < 1:
-        raise ValueError(f"updates must be at least 1, found {updates}")
     began, output = time.perf_counter(), Path(output)
+    home = check_request(output, start, reward, updates)
     rows = demo_data.load()
-    with _one_thread():
-        sft, scorer = Path(start or output) / "sft", Path(start or output) / "reward"
-        loss = accuracy_of_pairs = float("nan")
+    with _quiet_machine():
+        sft, scorer = home / "sft", home / "reward"
         if start is None:
             loss = train_sft(sft, rows, seed=seed, epochs=epochs, quiet=quiet)
-            accuracy_of_pairs = train_reward(scorer, sft, rows, seed=seed, quiet=quiet)
+            pairs = train_reward(scorer, sft, rows, seed=seed, epochs=epochs * 2 / 3, quiet=quiet)
+        else:
+            earlier = json.loads((home / RESULT).read_text())
+            loss, pairs = earlier["held_out_loss"], earlier["pair_accuracy"]
         judge = train_judge(rows.judge, seed=seed)
         before = measure(sft, sft, scorer, judge, rows.prompts_test)
         train_ppo(output / "ppo", sft, scorer, rows, seed=seed, updates=updates, kind=reward, quiet=quiet)
@@ -89,14 +103,26 @@ def run_demo(
         before=before,
         after=after,
         held_out_loss=loss,
-        pair_accuracy=accuracy_of_pairs,
+        pair_accuracy=pairs,
         judge_accuracy=accuracy(judge, rows.judge_test),
         seconds=time.perf_counter() - began,
     )
     draw_curves(read_history(output / "ppo"), output / "curves.png", names=CURVES, title="PPO")
+    (output / RESULT).write_text(json.dumps(result.figures(), indent=1) + "\n")
     if not quiet:
         report(result)
     return result
+
+
+def check_request(output: str | Path, start: str | Path | None, reward: str, updates: int) -> Path:
+    """Where sft/ and reward/ lie or will lie. Raises ValueError for what cannot be run."""
+    if reward not in REWARDS:
+        raise ValueError(f"reward={reward!r} is none of {', '.join(REWARDS)}")
+    if updates < 1:
+        raise ValueError(f"updates must be at least 1, found {updates}")
+    if start is not None and not (Path(start) / RESULT).is_file():
+        raise ValueError(f"start={str(start)!r} holds no {RESULT} of an earlier demo")
+    return Path(output if start is None else start)
 
 
 def report(result: DemoResult) -> None:

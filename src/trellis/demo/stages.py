@@ -55,14 +55,14 @@ def train_sft(folder: Path, data: DemoData, *, seed: int, epochs: float, quiet: 
     return _run(trainer, "1/3 SFT   ", ("loss", "mean_token_accuracy"), quiet).evaluate()["eval_loss"]
 
 
-def train_reward(folder: Path, sft: Path, data: DemoData, *, seed: int, quiet: bool) -> float:
+def train_reward(folder: Path, sft: Path, data: DemoData, *, seed: int, epochs: float, quiet: bool) -> float:
     """Teach a new model which of two phrases was liked; returns its accuracy on held-out pairs."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(sft)
     args = RewardConfig(
         **_common(folder, seed),
-        num_train_epochs=2,
+        num_train_epochs=epochs,
         per_device_train_batch_size=32,
         per_device_eval_batch_size=64,
         learning_rate=1e-3,
