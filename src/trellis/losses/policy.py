@@ -34,7 +34,7 @@ def k3(logps: Tensor, ref_logps: Tensor) -> Tensor:
 def clipped_surrogate(
     logps: Tensor, old_logps: Tensor, advantages: Tensor, *, cliprange: float, dual_clip: float | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """(loss, ratio, clipped), each [B, T]: −min(ρA, clip(ρ, 1 ± cliprange)A), ρ = π/π_old. Schulman et al. 2017 (1707.06347), eq. 7.
+    """(loss, ratio, clipped), each [B, T]: −min(ρA, clip(ρ, 1 ± cliprange)A), ρ = π/π_old. Schulman et al. 2017, eq. 7.
 
     `clipped` is 1 where the bound is the one that counts. `dual_clip` c > 1 also bounds the loss by −cA where A < 0
     (Ye et al. 2020, 1912.09729, eq. 5).

@@ -2,8 +2,16 @@
 
 from .adapters import add_adapter, is_peft
 from .critic import ActorCritic
+from .embeddings import fit_embeddings
 from .load import load_causal_lm, load_classifier, load_tokenizer
-from .modules import base_causal_lm, classifier_head, disable_dropout, shares_parameters, unwrap
+from .modules import (
+    base_causal_lm,
+    classifier_head,
+    disable_dropout,
+    learned_positions,
+    shares_parameters,
+    unwrap,
+)
 from .reference import Reference
 from .tokens import distinct_pad
 
@@ -15,7 +23,9 @@ __all__ = [
     "classifier_head",
     "disable_dropout",
     "distinct_pad",
+    "fit_embeddings",
     "is_peft",
+    "learned_positions",
     "load_causal_lm",
     "load_classifier",
     "load_tokenizer",

@@ -65,3 +65,11 @@ def disable_dropout(model: nn.Module) -> None:
 def _probabilities(thing: Any) -> list[str]:
     values = vars(thing).items()
     return [k for k, v in values if "drop" in k and isinstance(v, float) and 0.0 < v <= 1.0]
+
+
+def learned_positions(model: nn.Module) -> int | None:
+    """How many tokens the model can read at all; None where positions are rotary and do not end."""
+    config = model.config.get_text_config(decoder=True)  # type: ignore[union-attr, operator]
+    if getattr(config, "rope_parameters", None) is not None:
+        return None
+    return getattr(config, "max_position_embeddings", None)

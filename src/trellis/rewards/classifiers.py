@@ -10,9 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..models import base_causal_lm, classifier_head, load_classifier, load_tokenizer
+from ..models import base_causal_lm, classifier_head, learned_positions, load_classifier, load_tokenizer
 from ..rollout.modes import evaluation
-from ..rollout.request import learned_positions
 from ..scoring import sequence_scores
 from ..types import TokenBatch
 from .request import RewardError, RewardRequest

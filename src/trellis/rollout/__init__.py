@@ -7,7 +7,6 @@ from typing import Protocol
 
 from .engine import sample
 from .params import Completion, RolloutStats, SamplingParams
-from .request import learned_positions
 from .rows import spread, to_batch
 from .stops import stop_ids
 
@@ -16,7 +15,6 @@ __all__ = [
     "RolloutStats",
     "Sampler",
     "SamplingParams",
-    "learned_positions",
     "sample",
     "spread",
     "stop_ids",

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from ..models import learned_positions
 from .params import SamplingParams
 
 
@@ -63,11 +64,3 @@ def _check_room(model: nn.Module, prompts: Sequence[Sequence[int]], params: Samp
             f"a prompt of {longest} tokens and {params.max_new_tokens} new ones exceed the model's {limit} positions; "
             f"cut prompts to {limit - params.max_new_tokens} tokens or ask for fewer new tokens"
         )
-
-
-def learned_positions(model: nn.Module) -> int | None:
-    """How many tokens the model can read at all; None where positions are rotary and do not end."""
-    config = model.config.get_text_config(decoder=True)  # type: ignore[union-attr, operator]
-    if getattr(config, "rope_parameters", None) is not None:
-        return None
-    return getattr(config, "max_position_embeddings", None)

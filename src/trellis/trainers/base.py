@@ -179,6 +179,14 @@ class PostTrainer(Trainer):
         tokens = getattr(inputs, "tokens", inputs)
         return 6 * int(tokens.attention_mask.sum()) * sum(p.numel() for p in self.model.parameters())
 
+    def _track_num_input_tokens(self, inputs: Any) -> None:
+        kind = self.args.include_num_input_tokens_seen
+        if kind == "no":
+            return
+        mask = getattr(inputs, "tokens", inputs).attention_mask
+        count = mask.sum() if kind == "non_padding" else torch.tensor(mask.numel(), device=mask.device)
+        self.state.num_input_tokens_seen += int(self.sum_over_ranks(count))
+
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs:
             logs.update(self.meter.means(self.sum_over_ranks))

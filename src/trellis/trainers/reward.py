@@ -20,6 +20,7 @@ from ..models import (
     base_causal_lm,
     disable_dropout,
     distinct_pad,
+    fit_embeddings,
     load_classifier,
     load_tokenizer,
 )
@@ -27,7 +28,7 @@ from ..scoring import sequence_scores
 from ..types import LossOutput, PairBatch
 from .base import PostTrainer
 from .config import TrellisConfig, adopt, config, option
-from .sft import fit_embeddings
+from .old_arguments import takes_old_arguments
 
 
 @config
@@ -98,6 +99,7 @@ class RewardTrainer(PostTrainer):
         Metric("margin", "Σ (r_chosen − r_rejected) / P"),
     ]
 
+    @takes_old_arguments(RewardConfig, "max_length", "dataset_num_proc")
     def __init__(
         self,
         model: Any,

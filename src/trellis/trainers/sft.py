@@ -22,10 +22,12 @@ from ..data import (
 from ..data.templates import adapted_tokenizer
 from ..losses.supervised import get_supervised_loss
 from ..metrics import Metric
-from ..models import base_causal_lm, is_peft, load_causal_lm, load_tokenizer
+from ..models import base_causal_lm, fit_embeddings, learned_positions, load_causal_lm, load_tokenizer
 from ..types import LossOutput, Metrics, Record, TokenBatch
 from .base import PostTrainer
-from .sft_config import SFTConfig, as_sft_config
+from .config import adopt
+from .old_arguments import takes_old_arguments
+from .sft_config import SFTConfig
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +50,18 @@ class SFTTrainer(PostTrainer):
         Metric("aux_loss", "mean load-balancing loss of a mixture-of-experts model, per micro-batch"),
     ]
 
+    @takes_old_arguments(
+        SFTConfig,
+        *(
+            "max_seq_length",
+            "dataset_text_field",
+            "packing",
+            "eval_packing",
+            "dataset_num_proc",
+            "dataset_kwargs",
+        ),
+        *("model_init_kwargs", "neftune_noise_alpha"),
+    )
     def __init__(
         self,
         model: Any,
@@ -65,7 +79,7 @@ class SFTTrainer(PostTrainer):
         peft_config: Any = None,
         formatting_func: Callable[[Any], str] | None = None,
     ) -> None:
-        args = as_sft_config(args)
+        args = adopt(args, SFTConfig)
         tokenizer = self._tokenizer(processing_class, model, args)
         self.pad_id = tokenizer.pad_token_id
         self.token_loss = get_supervised_loss(args.loss_type)
@@ -80,6 +94,7 @@ class SFTTrainer(PostTrainer):
             )
         eval_dataset = self._prepare_eval(eval_dataset, tokenizer, args, formatting_func)
         model = self._model(model, args, tokenizer, peft_config)
+        _check_positions(model, train_dataset, args)
         super().__init__(
             model,
             args,
@@ -228,31 +243,30 @@ def _require_steps(dataset: Any, args: SFTConfig) -> None:
         )
 
 
+def _check_positions(model: nn.Module, rows: Any, args: SFTConfig) -> None:
+    """Raises ValueError for a row that is longer than the positions a model has learned (rotary ones do not end)."""
+    limit = learned_positions(model)
+    if (
+        not limit
+        or not hasattr(rows, "__len__")
+        or (args.max_length is not None and args.max_length <= limit)
+    ):
+        return
+    for i in range(len(rows)):
+        row = rows[i]
+        longest = max(row.get("seq_lengths") or [len(row["input_ids"])])
+        if longest > limit:
+            raise ValueError(
+                f"row {i} has {longest} tokens, but {type(model).__name__} has learned {limit} positions (found "
+                f"max_length={args.max_length}). Write SFTConfig(max_length={limit})."
+            )
+
+
 def _shuffled(dataset: Any, seed: int) -> Any:
     if hasattr(dataset, "shuffle"):
         return dataset.shuffle(seed=seed)
     order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(seed)).tolist()
     return [dataset[i] for i in order]
-
-
-def fit_embeddings(model: nn.Module, tokenizer: Any, peft_config: Any) -> None:
-    """Grow the embeddings where the tokenizer has more tokens than rows. Raises ValueError when adapters could not train them."""
-    base = base_causal_lm(model)
-    rows = base.get_input_embeddings().weight.shape[0]
-    if len(tokenizer) <= rows:
-        return
-    kept = getattr(peft_config, "modules_to_save", None) or getattr(
-        peft_config, "trainable_token_indices", None
-    )
-    if is_peft(model) or (peft_config is not None and not kept):
-        raise ValueError(
-            f"the tokenizer has {len(tokenizer)} tokens and the model {rows} embeddings; an adapter alone cannot train the new "
-            "ones. Write LoraConfig(modules_to_save=['embed_tokens', 'lm_head'], …), or resize and train them before."
-        )
-    logger.warning(
-        "embeddings grow from %d to %d rows for new tokens, which are trained and saved", rows, len(tokenizer)
-    )
-    base.resize_token_embeddings(len(tokenizer))
 
 
 def _learn_to_stop(model: Any, tokenizer: Any) -> None:

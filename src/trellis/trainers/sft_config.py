@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
 from typing import Any, ClassVar
-
-from transformers import TrainingArguments
 
 from ..data.prepare import check_lengths
 from ..losses.supervised import SUPERVISED_LOSSES
@@ -84,15 +81,3 @@ class SFTConfig(TrellisConfig):
                     "padding_free=True and layout='padded' contradict each other; leave one of them out"
                 )
             self.layout = "packed"
-
-
-def as_sft_config(args: TrainingArguments | None) -> SFTConfig:
-    """`args` itself, or an SFTConfig with the values of a plain TrainingArguments (its columns are kept)."""
-    if isinstance(args, SFTConfig):
-        return args
-    if args is None:
-        return SFTConfig()
-    if not isinstance(args, TrainingArguments):
-        raise TypeError(f"args must be an SFTConfig or TrainingArguments, found {type(args).__name__}")
-    values = {f.name: getattr(args, f.name) for f in fields(args) if f.init}
-    return SFTConfig(**{**values, "remove_unused_columns": False})

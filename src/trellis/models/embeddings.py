@@ -1,0 +1,33 @@
+"""Embeddings that fit the tokenizer: grown only where they must, and never in silence."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from torch import nn
+
+from .adapters import is_peft
+from .modules import base_causal_lm
+
+logger = logging.getLogger(__name__)
+
+
+def fit_embeddings(model: nn.Module, tokenizer: Any, peft_config: Any) -> None:
+    """Grow the embeddings where the tokenizer has more tokens than rows. Raises ValueError when adapters could not train them."""
+    base = base_causal_lm(model)
+    rows = base.get_input_embeddings().weight.shape[0]
+    if len(tokenizer) <= rows:
+        return
+    kept = getattr(peft_config, "modules_to_save", None) or getattr(
+        peft_config, "trainable_token_indices", None
+    )
+    if is_peft(model) or (peft_config is not None and not kept):
+        raise ValueError(
+            f"the tokenizer has {len(tokenizer)} tokens and the model {rows} embeddings; an adapter alone cannot train the new "
+            "ones. Write LoraConfig(modules_to_save=['embed_tokens', 'lm_head'], …), or resize and train them before."
+        )
+    logger.warning(
+        "embeddings grow from %d to %d rows for new tokens, which are trained and saved", rows, len(tokenizer)
+    )
+    base.resize_token_embeddings(len(tokenizer))
