@@ -30,6 +30,15 @@ _LATER = {
     for part in ("Trainer", "Config")
 }
 
+_GONE = {
+    "AutoModelForCausalLMWithValueHead": "pass the plain model to PPOTrainer(model=…); value_model=None puts a value head on it",
+    "create_reference_model": "leave ref_model out: PPOTrainer freezes a copy",
+    "PPOv2Trainer": "it is PPOTrainer again",
+    "PPOv2Config": "it is PPOConfig again",
+    "DataCollatorForCompletionOnlyLM": "give `prompt` + `completion` rows, or write SFTConfig(assistant_only_loss=True)",
+    "setup_chat_format": "write SFTConfig(chat_template_path=…, eos_token=…)",
+}
+
 __all__ = ["__version__", *_HOME]
 
 if TYPE_CHECKING:
@@ -51,6 +60,8 @@ def _missing(name: str) -> str:
     if name in _LATER:
         trainers = ", ".join(sorted(n for n in _HOME if n.endswith("Trainer")))
         return f"trellis {__version__} has no {name!r} yet; its trainers are {trainers}"
+    if name in _GONE:
+        return f"trellis {__version__} has no {name!r}: {_GONE[name]}"
     from difflib import get_close_matches
 
     close = get_close_matches(name, __all__, n=1, cutoff=0.6)

@@ -70,7 +70,7 @@ def schema_error(family: str, columns: Sequence[str], owner: str, *, why: str = 
     }
     lines = [f"{owner}: no known data format. Found columns: {found}. Expected: {EXPECTED[family]}."]
     if why:
-        lines.append(why)
+        return ValueError("\n".join([*lines, why]))
     if near:
         lines.append("Nearest: " + ", ".join(f"{old!r} → {new!r}" for new, old in near.items()) + ".")
     new = next(iter(near), wanted[0] if wanted else TARGETS[family][0])
@@ -103,8 +103,15 @@ def language_schema(columns: Sequence[str], text_field: str = "text", owner: str
     why = ""
     if matches:
         also = f" beside {extra}" if extra else ""
-        why = f"The columns {[list(m) for m in matches]}{also} are ambiguous: rename them or write a formatting_func."
+        question, answer = matches[0]
+        parts = r"\n".join(f"{{row[{name!r}]}}" for name in (question, *extra, answer))
+        why = f'The columns {[list(m) for m in matches]}{also} are ambiguous.\nFix:\n  formatting_func=lambda row: f"{parts}"'
     raise schema_error("language", columns, owner, why=why)
+
+
+def _choose_prompt(names: Sequence[str]) -> str:
+    fix = f"Fix:\n  dataset = dataset.rename_column({names[0]!r}, 'prompt')"
+    return f"More than one column can be the prompt: {list(names)}.\n{fix}"
 
 
 def pair_schema(columns: Sequence[str], owner: str = "train_dataset") -> Schema:
@@ -138,7 +145,7 @@ def pair_schema(columns: Sequence[str], owner: str = "train_dataset") -> Schema:
         raise schema_error("pairs", columns, owner)
     prompts = [name for name in PROMPT_NAMES[:3] if name in found]
     if len(prompts) > 1:
-        why = f"More than one column can be the prompt: {prompts}. Rename one of them to 'prompt'."
+        why = _choose_prompt(prompts)
         raise schema_error("pairs", columns, owner, why=why)
     columns_of = {"chosen": "chosen", "rejected": "rejected"} | ({"prompt": prompts[0]} if prompts else {})
     return Schema("pairs", columns_of, f"read column {prompts[0]!r} as `prompt`" if prompts else "")
@@ -158,7 +165,7 @@ def prompt_schema(columns: Sequence[str], owner: str = "train_dataset") -> Schem
     names = [name for name in PROMPT_NAMES if name in found]
     if len(names) == 1:
         return Schema("prompts", {"prompt": names[0]}, f"read column {names[0]!r} as `prompt`")
-    why = f"More than one column can be the prompt: {names}." if names else ""
+    why = _choose_prompt(names) if names else ""
     raise schema_error("prompts", columns, owner, why=why)
 
 

@@ -181,7 +181,8 @@ def adopt(args: Any, cls: type[C]) -> C:
         return args
     if not isinstance(args, TrainingArguments) or isinstance(args, TrellisConfig):
         raise TypeError(
-            f"args must be a {cls.__name__} or plain TrainingArguments, found {type(args).__name__}"
+            f"args must be {cls.__name__}(…) or plain TrainingArguments(…), found {type(args).__name__}; data goes to "
+            "train_dataset=…, a tokenizer to processing_class=…"
         )
     values = {f.name: getattr(args, f.name) for f in fields(args) if f.init}
     return cls(**{**values, "remove_unused_columns": False})

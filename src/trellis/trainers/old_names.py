@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from typing import Any
 
@@ -140,13 +140,13 @@ def replacement(cls: type, name: str, value: Any) -> tuple[str, Any] | None:
 
 def translate(cls: type, keywords: Mapping[str, Any]) -> dict[str, Any]:
     """`keywords` with old names replaced by today's. Raises TypeError for an unknown one."""
-    fields, table = cls.__dataclass_fields__, old_names(cls)  # type: ignore[attr-defined]
-    result = {name: value for name, value in keywords.items() if name in fields}
+    names, table = {f.name for f in fields(cls) if f.init}, old_names(cls)
+    result = {name: value for name, value in keywords.items() if name in names}
     for name in keywords:
-        if name in fields:
+        if name in names:
             continue
         if name not in table:
-            raise TypeError(f"{cls.__name__} has no field {name!r}{closest(name, [*fields, *table])}")
+            raise TypeError(f"{cls.__name__} has no field {name!r}{closest(name, [*names, *table])}")
         found = replacement(cls, name, keywords[name])
         if found is None:
             continue

@@ -20,6 +20,7 @@ from ..rewards import RewardResult
 from ..rollout import spread
 from ..scoring import in_chunks, inside, score, token_values
 from ..types import LossOutput, Rollout, TokenBatch
+from .old_arguments import gone, takes_old_arguments
 from .on_policy import OnPolicyTrainer
 from .ppo_config import PPOConfig
 from .ppo_metrics import MINIBATCH, ROLLOUT, minibatch_sums, rollout_sums
@@ -42,6 +43,7 @@ class PPOTrainer(OnPolicyTrainer):
 
     metrics: ClassVar[list[Metric]] = MINIBATCH + ROLLOUT
 
+    @takes_old_arguments(PPOConfig)
     def __init__(
         self,
         args: PPOConfig | None = None,
@@ -91,6 +93,12 @@ class PPOTrainer(OnPolicyTrainer):
             callbacks=callbacks,
             optimizers=optimizers,
         )
+
+    step = gone(
+        "step",
+        "train() runs the whole loop with what reward_funcs return; a loop of your own is 40 lines, see examples/bare_ppo.py",
+    )
+    generate = gone("generate", "write trellis.rollout.sample(model, prompts, SamplingParams(…), seeds=…)")
 
     @property
     def actor_critic(self) -> ActorCritic:

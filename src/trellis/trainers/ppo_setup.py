@@ -7,12 +7,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from torch import nn
 from transformers import set_seed
 
 from ..data import prepare_prompts
-from ..models import ActorCritic, Reference, disable_dropout, load_causal_lm, load_tokenizer
+from ..models import (
+    ActorCritic,
+    Reference,
+    disable_dropout,
+    learned_positions,
+    load_causal_lm,
+    load_tokenizer,
+)
 from ..rewards import RewardSet
-from ..rollout import SamplingParams, learned_positions, stop_ids
+from ..rollout import SamplingParams, stop_ids
 from .collector import Means
 from .config import adopt
 from .ppo_config import PPOConfig
@@ -54,6 +62,7 @@ class Asked:
 def build_parts(asked: Asked) -> Parts:
     """Check, load and prepare. Raises ValueError or TypeError with what was found, expected, and what to write."""
     args = adopt(asked.args, PPOConfig)
+    _check_order(asked.processing_class)
     funcs = _check_asked(asked)
     tokenizer = load_tokenizer(asked.processing_class, asked.model)
     prompts = _train_prompts(asked.train_dataset, tokenizer, args)
@@ -76,7 +85,8 @@ def _check_asked(asked: Asked) -> list[Any]:
     """The rewards, after what can be said before anything is loaded."""
     _require(asked.model, "model", "a causal language model, its name or path")
     _require(asked.train_dataset, "train_dataset", "prompts: a data set, or a list of texts, chats or rows")
-    if asked.ref_model is not None and asked.ref_model is asked.model:
+    named = isinstance(asked.model, str)  # a name is loaded twice
+    if asked.ref_model is not None and asked.ref_model is asked.model and not named:
         raise ValueError(
             "ref_model is the model that is trained, so it would follow it; pass ref_model=None for a frozen copy (with "
             "peft_config: the model without its adapter), or load the reference a second time"
@@ -114,6 +124,14 @@ def _train_prompts(train_dataset: Any, tokenizer: Any, args: PPOConfig) -> Any:
             "(for a stream: datasets.Dataset.from_list(list(stream.take(n))))"
         )
     return prompts
+
+
+def _check_order(processing_class: Any) -> None:
+    if isinstance(processing_class, nn.Module):
+        raise TypeError(
+            f"processing_class is a {type(processing_class).__name__}: since TRL 0.12 the order is (args, processing_class, "
+            "model, ref_model, …); write PPOTrainer(config=…, model=…, ref_model=…, tokenizer=…, dataset=…, reward_funcs=…)"
+        )
 
 
 def _require(value: Any, name: str, expected: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
-from transformers import TrainingArguments
+from transformers import TrainingArguments, set_seed
 
 from ..data import (
     DataReport,
@@ -123,6 +123,7 @@ class SFTTrainer(PostTrainer):
         init = {**cast(dict[str, Any], args.model_init_kwargs or {})}
         if args.trust_remote_code:
             init["trust_remote_code"] = True
+        set_seed(args.seed)  # a fresh adapter and new embeddings are drawn before the loop below sets it
         model = load_causal_lm(model, init or None)
         fit_embeddings(model, tokenizer, peft_config)
         if args.eos_token is not None or args.chat_template_path is not None:
