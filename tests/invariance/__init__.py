@@ -1,0 +1,1 @@
+"""What must not matter: how an optimizer step is cut, laid out, padded, ordered or spread over processes."""

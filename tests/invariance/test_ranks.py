@@ -1,0 +1,33 @@
+"""Two processes do what one does: the same weights, metrics and sampled tokens."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import pytest
+
+from tests.ranks import run_ranks
+
+from .cases import CASES, ROWS, assert_same, train
+
+VARIANTS = {"full": {}, "lora": {"peft": True}, "recomputed": {"gradient_checkpointing": True}}
+
+
+def runs(names: list[str], folder: str) -> dict[str, Any]:
+    """Every named trainer in every variant, ROWS rows per optimizer step over all ranks in micro-batches of 2."""
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    return {
+        f"{name}-{variant}": train(name, folder, 2, ROWS // 2 // world, **changes)
+        for name in names
+        for variant, changes in VARIANTS.items()
+    }
+
+
+@pytest.mark.slow
+def test_two_ranks_are_one(tmp_path: Any) -> None:
+    want = runs(list(CASES), str(tmp_path))
+    both = run_ranks(runs, 2, names=list(CASES), folder=str(tmp_path))
+    for key, value in want.items():
+        assert_same(both[0][key], value)
+        assert_same({**both[1][key], "log": both[0][key]["log"]}, value)
