@@ -1,7 +1,7 @@
 """Attention over rows laid end to end, without a [N, N] mask and without padding.
 
-A packed batch is one sequence of N tokens. Its attention mask is not a mask but a description: an int32 tensor [1, 1, 1, S + 1] of
-the segments' boundaries. Models hand a 4-dimensional mask through to the attention function unchanged, so the description
+A packed batch is one sequence of N tokens. Its attention mask is not a mask but a description: an int32 tensor [1, 1, 1, S + 1]
+of the segments' boundaries. Models hand a 4-dimensional mask through to the attention function unchanged, so the description
 arrives wherever attention is computed, also when a layer is computed again for gradient checkpointing. Any other call goes to
 the function that was registered before.
 """
@@ -50,7 +50,10 @@ def segment_attention(
     scaling: float | None = None,
     sliding_window: int | None = None,
 ) -> Tensor:
-    """Causal attention [1, N, heads, D] in which every segment sees itself alone; query [1, heads, N, D], key and value [1, kv, N, D]."""
+    """Causal attention [1, N, heads, D] in which every segment sees itself alone.
+
+    query [1, heads, N, D]; key and value [1, kv, N, D], kv dividing heads.
+    """
     groups = query.shape[1] // key.shape[1]
     out = []
     for start, end in zip(ends[:-1], ends[1:], strict=True):

@@ -1,7 +1,7 @@
 """Running a function inside a wrapped model's own forward call.
 
-DDP, FSDP and their kin do their work (unsharding, gradient synchronisation, casting) around `forward`. Scoring needs the trunk and
-the head separately, so for one call it takes the place of the innermost forward.
+DDP, FSDP and their kin do their work (unsharding, gradient synchronisation, casting) around `forward`. Scoring needs the trunk
+and the head separately, so for one call it takes the place of the innermost forward.
 """
 
 from __future__ import annotations

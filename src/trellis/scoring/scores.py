@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..models import base_causal_lm
 from ..types import Scores, TokenBatch
-from .head import Transform, head_scores
+from .head import Transform, head_scores, wide
 from .inside import Named, inside
 from .layout import Arranged
 from .plan import Plan, plan_for, transform_of, trunk_states
@@ -42,9 +42,19 @@ def score(
 
 
 def _place(values: Tensor, arranged: Arranged, batch: TokenBatch) -> Tensor:
-    """[B, T] float32 with `values` [P] at the tokens they speak about and 0 elsewhere."""
-    empty = values.new_zeros(batch.input_ids.numel(), dtype=torch.float32)
-    return empty.index_put((arranged.place,), values.float()).view(batch.input_ids.shape)
+    """[B, T] with `values` [P] at the tokens they speak about and 0 elsewhere; float32, or float64 where `values` are."""
+    values = wide(values)
+    return (
+        values.new_zeros(batch.input_ids.numel())
+        .index_put((arranged.place,), values)
+        .view(batch.input_ids.shape)
+    )
+
+
+def _values(head: nn.Module, states: Tensor) -> Tensor:
+    """[P]: a value head's estimates, in the head's own precision (a bfloat16 policy's is too coarse for a critic)."""
+    with torch.autocast(states.device.type, enabled=False):
+        return head(states.to(next(head.parameters()).dtype)).squeeze(-1)
 
 
 def _fused(
@@ -62,7 +72,7 @@ def _fused(
     transform = transform_of(lm.config, temperature)
     found = head_scores(lm.get_output_embeddings(), states, targets, transform, entropy=entropy, hits=hits)
     if value_head is not None:
-        found["values"] = value_head(states).squeeze(-1)
+        found["values"] = _values(value_head, states)
     return {name: _place(values, arranged, batch) for name, values in found.items()}
 
 
@@ -85,7 +95,7 @@ def _whole(
         _Ready(), logits, targets, Transform(temperature=temperature), entropy=entropy, hits=hits
     )
     if value_head is not None:
-        found["values"] = value_head(out.hidden_states[-1].flatten(0, 1)[arranged.flat]).squeeze(-1)
+        found["values"] = _values(value_head, out.hidden_states[-1].flatten(0, 1)[arranged.flat])
     placed = {name: _place(values, arranged, batch) for name, values in found.items()}
     aux = getattr(out, "aux_loss", None)
     return placed if aux is None else {**placed, "aux_loss": aux}
@@ -119,9 +129,9 @@ def sequence_scores(model: nn.Module, batch: TokenBatch, *, layout: str = "auto"
         classifier = base_causal_lm(module)
         if getattr(classifier, "score", None) is None:
             logits = module(input_ids=batch.input_ids, attention_mask=batch.attention_mask.long()).logits
-            return {"scores": logits.float().reshape(len(batch), -1)[:, 0]}
+            return {"scores": wide(logits).reshape(len(batch), -1)[:, 0]}
         arranged = plan_for(module, layout).arrange(batch)
-        return {"scores": classifier.score(trunk_states(module, arranged)[arranged.last]).float().squeeze(-1)}
+        return {"scores": wide(classifier.score(trunk_states(module, arranged)[arranged.last])).squeeze(-1)}
 
     return inside(model, run)["scores"]
 
