@@ -92,10 +92,12 @@ class TrellisParser(HfArgumentParser):
         inherited: list[str] = []
         for cls in self.dataclass_types:
             ours = [b for b in cls.__mro__ if not b.__module__.startswith("transformers.")]
-            own = {n for b in ours for n in b.__dict__.get("__annotations__", {})}
+            own = [
+                n for b in ours for n in b.__dict__.get("__annotations__", {})
+            ]  # the class's before its base's
             names = [f.name for f in dataclasses.fields(cls) if f.init and f.name not in seen]
             seen.update(names)
-            sections.append((cls.__name__, [n for n in names if n in own]))
+            sections.append((cls.__name__, sorted((n for n in names if n in own), key=own.index)))
             inherited += [n for n in names if n not in own]
         return [*sections, ("from transformers.TrainingArguments", inherited), ("help", ["help"])]
 

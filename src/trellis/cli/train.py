@@ -154,7 +154,7 @@ def parse(verb: str, argv: Sequence[str]) -> tuple[TrellisParser, tuple[Any, ...
 
 def finish(trainer: Any, args: Any) -> None:
     """Train (or go on from a checkpoint), save, and push where asked."""
-    trainer.add_callback(History())
+    History.attach(trainer)
     resume = args.resume_from_checkpoint
     trainer.train(resume_from_checkpoint=True if str(resume).lower() == "true" else resume)
     trainer.save_model()

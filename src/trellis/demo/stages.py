@@ -19,7 +19,7 @@ REWARDS = ("model", "flipped", "random")
 
 
 def _run(trainer: Any, title: str, names: tuple[str, ...], quiet: bool) -> Any:
-    trainer.add_callback(History())
+    History.attach(trainer)
     bar = Progress(title, names)
     bar.attach(trainer)
     if quiet:
