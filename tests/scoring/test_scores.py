@@ -5,33 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.builders import tiny_classifier, tiny_model, tiny_tokenizer
-from trellis.scoring import in_chunks, plan_for, score, sequence_scores, token_values
-from trellis.scoring.attention import segment_attention
-from trellis.types import TokenBatch
+from tests.builders import tiny_model, tiny_tokenizer
+from trellis.scoring import plan_for, score
+
+from .rows import plain, rows
 
 KINDS = ["llama", "gpt2", "gpt_neox", "gemma2", "cohere", "granite", "qwen2", "mistral"]
-
-
-def rows(lengths: list[int], vocab: int, seed: int = 0) -> TokenBatch:
-    generator = torch.Generator().manual_seed(seed)
-    ids = [torch.randint(0, vocab, (n,), generator=generator).tolist() for n in lengths]
-    return TokenBatch.from_lists(
-        ids, [[0] * (n // 3) + [1] * (n - n // 3) for n in lengths], prompt_len=[n // 3 for n in lengths]
-    )
-
-
-def plain(model: torch.nn.Module, batch: TokenBatch, temperature: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """Log-probabilities and entropies by the textbook: whole float32 logits, shifted by one, one row at a time."""
-    logps, entropies = torch.zeros(batch.input_ids.shape), torch.zeros(batch.input_ids.shape)
-    for i, n in enumerate(batch.lengths.tolist()):
-        logits = (
-            model(input_ids=batch.input_ids[i : i + 1, :n], use_cache=False).logits.float()[0] / temperature
-        )
-        p = logits.log_softmax(-1)
-        logps[i, 1:n] = p[:-1].gather(-1, batch.input_ids[i, 1:n, None]).squeeze(-1)
-        entropies[i, 1:n] = -(p.exp() * p).sum(-1)[:-1]
-    return logps * batch.loss_mask, entropies * batch.loss_mask
 
 
 @pytest.mark.parametrize("kind", KINDS)
