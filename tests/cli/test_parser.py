@@ -142,6 +142,12 @@ def test_old_names_work_in_a_recipe(tmp_path, capsys):
     assert "max_seq_length is now" in capsys.readouterr().err
 
 
+def test_no_limit_can_be_said(capsys):
+    assert parse("--max_length", "none")[1].max_length is None
+    assert parse("--bf16", "None")[1].bf16 is False  # None: what suits the machine
+    assert "invalid int value: 'nothing'" in refusal(capsys, "--max_length", "nothing")
+
+
 def test_hyphens_are_accepted():
     assert parse("--max-length", "5")[1].max_length == 5
 

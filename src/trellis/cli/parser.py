@@ -8,9 +8,9 @@ import json
 import os
 import sys
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_args, get_type_hints
 
 import yaml
 from transformers import HfArgumentParser
@@ -48,6 +48,7 @@ class TrellisParser(HfArgumentParser):
         )  # a name in two dataclasses is one flag that fills both
         self.essentials = [*essentials, "config"]
         super().__init__(dataclass_types, **kwargs)
+        self._accept_none()
         self.add_argument("--config", type=str, default=None, help="A YAML recipe; flags given as well win.")
 
     def parse_args_and_config(
@@ -107,6 +108,15 @@ class TrellisParser(HfArgumentParser):
             return cls(**{k: values[k] for k in keys})
         except (ValueError, TypeError) as error:
             self.error(str(error))
+
+    def _accept_none(self) -> None:
+        """`--max_length none` says None where a field may be None."""
+        for cls in self.dataclass_types:
+            hints = get_type_hints(cls)
+            optional = {f.name for f in dataclasses.fields(cls) if type(None) in get_args(hints[f.name])}
+            for action in self._actions:
+                if action.dest in optional and action.type not in (None, str) and action.choices is None:
+                    action.type = _or_none(action.type)
 
     def _dests(self) -> list[str]:
         return [a.dest for a in self._actions if a.dest not in _ALWAYS]
@@ -185,6 +195,14 @@ class TrellisParser(HfArgumentParser):
                 return []
             return [f"--{name}", *map(str, value)]
         return [f"--{name}={json.dumps(value) if isinstance(value, dict) else value}"]
+
+
+def _or_none(kind: Callable[[str], Any]) -> Callable[[str], Any]:
+    def convert(text: str) -> Any:
+        return None if text.lower() in ("none", "null") else kind(text)
+
+    convert.__name__ = getattr(kind, "__name__", "value")  # argparse names it in its errors
+    return convert
 
 
 def _old(cls: type) -> Iterable[str]:
