@@ -1,15 +1,17 @@
 """Attention over rows laid end to end, without a [N, N] mask and without padding.
 
-A packed batch is one sequence of N tokens. Its attention mask is not a mask but a description: an int32 tensor [1, 1, 1, S + 1]
-of the segments' boundaries. Models hand a 4-dimensional mask through to the attention function unchanged, so the description
-arrives wherever attention is computed, also when a layer is computed again for gradient checkpointing. Any other call goes to
-the function that was registered before.
+A packed batch is one sequence of N tokens in segments. A segment is a row of its own, or goes on from an earlier one: a
+completion from the prompt it shares with others, which it then sees whole. The attention mask is not a mask but a description:
+an int32 tensor [1, 1, 2, S + 1] of the segments' boundaries and of the segment that each goes on from (−1: none). Models hand a
+4-dimensional mask through to the attention function unchanged, so the description arrives wherever attention is computed, also
+when a layer is computed again for gradient checkpointing. Any other call goes to the function that was registered before.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,57 +19,124 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
-SEGMENTS_DTYPE = torch.int32
+DESCRIPTION = torch.int32
+_forward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 
 
-def describe(lengths: list[int], device: torch.device) -> Tensor:
-    """The boundaries [1, 1, 1, S + 1] of rows of these lengths, in place of an attention mask."""
-    ends = torch.tensor([0, *lengths]).cumsum(0)
-    return ends.to(SEGMENTS_DTYPE).view(1, 1, 1, -1).to(device)
+@dataclass(frozen=True)
+class Segments:
+    """lengths: tokens of each segment, in order; after: the earlier segment that each goes on from, −1 for none."""
+
+    lengths: list[int]
+    after: list[int]
+
+    def describe(self, device: torch.device) -> Tensor:
+        """In place of an attention mask: [1, 1, 2, S + 1]."""
+        ends = torch.tensor([0, *self.lengths]).cumsum(0)
+        return torch.stack([ends, torch.tensor([*self.after, -1])]).to(DESCRIPTION)[None, None].to(device)
+
+    @classmethod
+    def read(cls, mask: Tensor) -> Segments:
+        """The inverse of `describe`."""
+        ends, after = mask[0, 0].tolist()
+        return cls([end - start for start, end in zip(ends[:-1], ends[1:], strict=True)], after[:-1])
 
 
 def is_description(mask: Any) -> bool:
     """Whether an attention mask is a description of segments."""
-    return isinstance(mask, Tensor) and mask.dtype == SEGMENTS_DTYPE and mask.dim() == 4
+    return isinstance(mask, Tensor) and mask.dtype == DESCRIPTION and mask.dim() == 4
 
 
 def _repeat(x: Tensor, times: int) -> Tensor:
     return x if times == 1 else x.repeat_interleave(times, dim=1)
 
 
-def _band(length: int, window: int, device: torch.device) -> Tensor:
-    distance = torch.arange(length, device=device)[:, None] - torch.arange(length, device=device)
-    return (distance >= 0) & (distance < window)
+def _band(length: int, before: int, window: int | None, device: torch.device) -> Tensor:
+    """[length, before + length] bool: what a token sees of the `before` tokens ahead of its segment and of the segment itself."""
+    distance = (
+        torch.arange(length, device=device)[:, None] + before - torch.arange(before + length, device=device)
+    )
+    seen = distance >= 0
+    return seen if window is None else seen & (distance < window)
+
+
+class _Continued(torch.autograd.Function):
+    """Attention of a segment to an earlier one (whole) and to itself (causally), without laying their keys side by side.
+
+    Each part has its own softmax; they are merged by their log-sum-exps. Backward needs the merged output and log-sum-exp only:
+    the flash backward of each part with them is the gradient of the whole (Dao et al. 2022, 2205.14135, §3.1 and appendix B).
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, q: Tensor, k: Tensor, v: Tensor, k0: Tensor, v0: Tensor, scale: float | None
+    ) -> Tensor:
+        own, lse_own = _forward(q, k, v, 0.0, True, scale=scale)
+        before, lse_before = _forward(q, k0, v0, 0.0, False, scale=scale)
+        lse = torch.logaddexp(lse_own, lse_before)
+        out = own * (lse_own - lse).exp()[..., None] + before * (lse_before - lse).exp()[..., None]
+        out = out.to(q.dtype)
+        ctx.save_for_backward(q, k, v, k0, v0, out, lse)
+        ctx.scale = scale
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        q, k, v, k0, v0, out, lse = ctx.saved_tensors
+        grad = grad.contiguous()
+        dq, dk, dv = _backward(grad, q, k, v, out, lse, 0.0, True, scale=ctx.scale)
+        more, dk0, dv0 = _backward(grad, q, k0, v0, out, lse, 0.0, False, scale=ctx.scale)
+        return dq + more, dk, dv, dk0, dv0, None
+
+
+def _continued(
+    q: Tensor,
+    own: tuple[Tensor, Tensor],
+    before: tuple[Tensor, Tensor],
+    dropout: float,
+    scale: float | None,
+    window: int | None,
+) -> Tensor:
+    """A segment that goes on from another: merged by log-sum-exps where the CPU's kernel can, else over joined keys."""
+    k, v, k0, v0 = *own, *before
+    if q.device.type == "cpu" and not dropout and window is None:
+        return _Continued.apply(*(x.contiguous() for x in (q, k, v, k0, v0)), scale)
+    mask = _band(k.shape[2], k0.shape[2], window, q.device)
+    joined = torch.cat([k0, k], dim=2), torch.cat([v0, v], dim=2)
+    return scaled_dot_product_attention(q, *joined, attn_mask=mask, dropout_p=dropout, scale=scale)
 
 
 def segment_attention(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    ends: list[int],
+    segments: Segments,
     *,
     dropout: float = 0.0,
     scaling: float | None = None,
     sliding_window: int | None = None,
 ) -> Tensor:
-    """Causal attention [1, N, heads, D] in which every segment sees itself alone.
+    """Causal attention [1, N, heads, D] in which a segment sees itself and the segment it goes on from.
 
     query [1, heads, N, D]; key and value [1, kv, N, D], kv dividing heads.
     """
-    groups = query.shape[1] // key.shape[1]
+    times = query.shape[1] // key.shape[1]
+    # split, not slices: its backward lays the parts' gradients side by side once, instead of adding N-sized ones per segment.
+    parts = [x.split(segments.lengths, dim=2) for x in (query, _repeat(key, times), _repeat(value, times))]
     out = []
-    for start, end in zip(ends[:-1], ends[1:], strict=True):
-        q, k, v = query[:, :, start:end], key[:, :, start:end], value[:, :, start:end]
-        banded = sliding_window is not None and end - start > sliding_window
+    for q, k, v, after in zip(*parts, segments.after, strict=True):
+        n = q.shape[2]
+        if after >= 0:
+            before = (parts[1][after], parts[2][after])
+            fits = sliding_window is None or before[0].shape[2] + n <= sliding_window
+            out.append(_continued(q, (k, v), before, dropout, scaling, None if fits else sliding_window))
+            continue
+        banded = sliding_window is not None and n > sliding_window
+        mask = _band(n, 0, sliding_window, q.device) if banded else None
         out.append(
             scaled_dot_product_attention(
-                q,
-                _repeat(k, groups),
-                _repeat(v, groups),
-                attn_mask=_band(end - start, sliding_window, q.device) if banded and sliding_window else None,
-                dropout_p=dropout,
-                scale=scaling,
-                is_causal=not banded,
+                q, k, v, attn_mask=mask, dropout_p=dropout, scale=scaling, is_causal=not banded
             )
         )
     return torch.cat(out, dim=2).transpose(1, 2).contiguous()
@@ -84,7 +153,7 @@ def _aware(original: Callable[..., Any]) -> Callable[..., Any]:
         if unknown:
             raise ValueError(f"packed attention does not know {unknown}; use layout='padded'")
         known = {k: kwargs[k] for k in ("dropout", "scaling", "sliding_window") if k in kwargs}
-        return segment_attention(query, key, value, attention_mask.flatten().tolist(), **known), None
+        return segment_attention(query, key, value, Segments.read(attention_mask), **known), None
 
     attention.knows_segments = True  # type: ignore[attr-defined]
     return attention

@@ -21,12 +21,12 @@ from .head import Transform, head_scores
 from .layout import LAYOUTS, Arranged
 
 logger = logging.getLogger(__name__)
-PROBE_LENGTHS = (9, 5)
+PROBE_LENGTHS, PROBE_PROMPT = (9, 5), 3
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The way a model is scored: `layout` is padded or packed; `fused` is False where whole logits must be made."""
+    """The way a model is scored: `layout` is one of LAYOUTS; `fused` is False where whole logits must be made."""
 
     layout: str
     fused: bool
@@ -62,9 +62,9 @@ def trunk_states(model: nn.Module, arranged: Arranged) -> Tensor:
 
 
 def plan_for(model: nn.Module, layout: str) -> Plan:
-    """The plan of a causal language model or classifier for layout "auto", "packed" or "padded"; probed once and remembered.
+    """The plan of a causal language model or classifier for layout "auto" or one of LAYOUTS; probed once and remembered.
 
-    Raises ValueError for another layout name, or when "packed" is asked of a model whose numbers it would change.
+    "auto" tries shared, packed, padded. Raises ValueError for another name, or for one that would change the model's numbers.
     """
     lm = base_causal_lm(model)
     plans = _plans.setdefault(lm, {})
@@ -80,14 +80,14 @@ def _choose(lm: nn.Module, layout: str) -> Plan:
     if getattr(lm.config, "output_router_logits", False):
         return Plan("padded", False, "its router logits are needed for the load-balancing loss")
     problem = ""
-    for name in ("packed", "padded") if layout == "auto" else (layout,):
-        problem = _packing_problem(lm) if name == "packed" else ""
+    for name in ("shared", "packed", "padded") if layout == "auto" else (layout,):
+        problem = "" if name == "padded" else _packing_problem(lm)
         problem = problem or _difference(lm, name)
         if not problem:
             return Plan(name, True, "a probe agreed with the model's own forward")
-        if name == layout == "packed":
+        if name == layout != "padded":
             raise ValueError(
-                f"layout='packed' does not suit {type(lm).__name__}: {problem}; use layout='auto'"
+                f"layout={name!r} does not suit {type(lm).__name__}: {problem}; use layout='auto'"
             )
     return Plan(
         "padded", False, f"trunk and head do not give its logits ({problem}), so whole logits are made"
@@ -106,9 +106,15 @@ def _packing_problem(lm: nn.Module) -> str:
 
 
 def _probe_batch(lm: nn.Module) -> TokenBatch:
+    """Two short rows of one group that begin alike."""
     vocab, device = lm.config.get_text_config().vocab_size, next(lm.parameters()).device
-    ids = [[(7 * i + 3 * r + 1) % vocab for i in range(n)] for r, n in enumerate(PROBE_LENGTHS)]
-    return TokenBatch.from_lists(ids, [[1] * n for n in PROBE_LENGTHS]).to(device)
+    ids = [
+        [(7 * i + 3 * r * (i >= PROBE_PROMPT) + 1) % vocab for i in range(n)]
+        for r, n in enumerate(PROBE_LENGTHS)
+    ]
+    marks = [[1] * n for n in PROBE_LENGTHS]
+    prompts = [PROBE_PROMPT] * len(ids)
+    return TokenBatch.from_lists(ids, marks, group=[0] * len(ids), prompt_len=prompts).to(device)
 
 
 @torch.no_grad()
