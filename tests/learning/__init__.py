@@ -1,0 +1,1 @@
+"""Training makes things better, not merely different."""
