@@ -1,5 +1,7 @@
 """Small PPO runs that the tests of PPO share."""
 
+from transformers import TrainerCallback
+
 from tests.builders import tiny_model, tiny_tokenizer
 from trellis import PPOConfig, PPOTrainer
 
@@ -73,3 +75,24 @@ def weights(model):
 def moved(before, model):
     """Whether any parameter differs from the copy."""
     return any(not p.equal(before[name]) for name, p in model.named_parameters())
+
+
+def stops_often(model, share=0.3):
+    """The model, with so large a share of its vocabulary ending a response that responses have many lengths."""
+    ends = range(1, int(model.config.vocab_size * share))
+    model.generation_config.eos_token_id = list(ends)
+    return model
+
+
+class Steps(TrainerCallback):
+    """Counts optimizer steps, says stop after `stop_after` of them."""
+
+    def __init__(self, stop_after=None):
+        self.optimizer_steps, self.stop_after = 0, stop_after
+
+    def on_optimizer_step(self, args, state, control, **kwargs):
+        self.optimizer_steps += 1
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if self.stop_after is not None and state.global_step >= self.stop_after:
+            control.should_training_stop = True

@@ -167,7 +167,7 @@ class PPOTrainer(OnPolicyTrainer):
         def run(ac: Any) -> dict[str, Tensor]:
             head = ac.value_head
             if head is not None and self.critic_only:
-                head = _apart(head)
+                head = _Apart(head)
             found = score(
                 ac.policy, batch, temperature=temperature, entropy=entropy, value_head=head, layout=layout
             )
@@ -259,6 +259,12 @@ class PPOTrainer(OnPolicyTrainer):
         self._load_from_checkpoint(self.state.best_model_checkpoint)
 
 
-def _apart(head: nn.Module) -> Any:
-    """The head on states that hand no gradient on."""
-    return lambda states: head(states.detach())
+class _Apart(nn.Module):
+    """A head on states that hand no gradient on."""
+
+    def __init__(self, head: nn.Module) -> None:
+        super().__init__()
+        self.head = head
+
+    def forward(self, states: Tensor) -> Tensor:
+        return self.head(states.detach())

@@ -1,0 +1,1 @@
+"""PPO defects that earlier libraries had: one test per row of docs/ppo_defects.md."""
