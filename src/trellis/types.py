@@ -181,11 +181,13 @@ class Scores(Record):
 class PairBatch(Record):
     """P pairs as one TokenBatch of 2P rows, the P chosen first and then the P rejected; rows i and P + i share a group.
 
-    margin [P] float32: by how much the chosen is better (0 where the data does not say).
+    margin [P] float32: by how much the chosen is better (0 where the data does not say). ref_logps [2P] float32: the rows'
+    log-probabilities under a reference, where they were computed before training.
     """
 
     tokens: TokenBatch
     margin: Tensor
+    ref_logps: Tensor | None = None
 
     def __post_init__(self) -> None:
         pairs = self.margin.shape[0]
@@ -195,10 +197,44 @@ class PairBatch(Record):
 
     def to(self, device: torch.device | str, **kwargs: Any) -> PairBatch:
         """The same pairs on `device`."""
-        return PairBatch(self.tokens.to(device, **kwargs), self.margin.to(device, **kwargs))
+        known = None if self.ref_logps is None else self.ref_logps.to(device, **kwargs)
+        return PairBatch(self.tokens.to(device, **kwargs), self.margin.to(device, **kwargs), known)
 
     def __len__(self) -> int:
         return self.margin.shape[0]
+
+
+@dataclass
+class Pair(Record):
+    """All that a loss on P pairs may see, each [P].
+
+    chosen, rejected: log π(y|x) − log π_ref(y|x) of each answer, summed over its tokens; chosen_logps, rejected_logps: log π(y|x)
+    alone; chosen_length, rejected_length: tokens of each answer.
+    """
+
+    chosen: Tensor
+    rejected: Tensor
+    chosen_logps: Tensor
+    rejected_logps: Tensor
+    chosen_length: Tensor
+    rejected_length: Tensor
+
+    def per_token(self) -> Pair:
+        """The same pairs, averaged over each answer's tokens."""
+        c, r = self.chosen_length, self.rejected_length
+        return Pair(self.chosen / c, self.rejected / r, self.chosen_logps / c, self.rejected_logps / r, c, r)
+
+    def __len__(self) -> int:
+        return self.chosen.shape[0]
+
+
+@dataclass
+class PairStep:
+    """The pairs of a whole optimizer step, of all micro-batches and ranks, without gradients; `index` [P] int64 says which of
+    them the pairs at hand are."""
+
+    pairs: Pair
+    index: Tensor
 
 
 @dataclass

@@ -25,7 +25,10 @@ def collate_tokens(rows: Sequence[Mapping[str, Any]], pad: int, multiple: int | 
 
 
 def collate_pairs(rows: Sequence[Mapping[str, Any]], pad: int, multiple: int | None = None) -> PairBatch:
-    """Prepared pairs as one PairBatch: the chosen, then the rejected; the answer's tokens are masked in."""
+    """Prepared pairs as one PairBatch: the chosen, then the rejected; the answer's tokens are masked in.
+
+    Rows with `ref_chosen_logps` and `ref_rejected_logps` give its `ref_logps`.
+    """
     sides = [[(row["prompt_ids"], row[name]) for row in rows] for name in ("chosen_ids", "rejected_ids")]
     both = sides[0] + sides[1]
     tokens = TokenBatch.from_lists(
@@ -37,7 +40,12 @@ def collate_pairs(rows: Sequence[Mapping[str, Any]], pad: int, multiple: int | N
         multiple=multiple,
     )
     margins = [row.get("margin") for row in rows]
-    return PairBatch(tokens, torch.tensor([0.0 if m is None else m for m in margins], dtype=torch.float32))
+    known = [row.get(name) for name in ("ref_chosen_logps", "ref_rejected_logps") for row in rows]
+    return PairBatch(
+        tokens,
+        torch.tensor([0.0 if m is None else m for m in margins], dtype=torch.float32),
+        None if None in known else torch.tensor(known),
+    )
 
 
 def tokens_from_labels(batch: Mapping[str, Any], pad: int = 0) -> TokenBatch:

@@ -16,26 +16,65 @@ Sides = tuple[list[int], list[int], list[int], bool]
 def pair_row(row: Row, index: int, enc: Encoding) -> dict[str, Any]:
     """`prompt_ids`, `chosen_ids`, `rejected_ids` (and `margin`) of one pair; the two sides share one identical prompt."""
     prompt, chosen, rejected, moved = (_pair_tokens if enc.kind == "pair_tokens" else _pair)(row, enc)
-    length = len(prompt) + max(len(chosen), len(rejected))
+    whole = len(prompt) + max(len(chosen), len(rejected))
+    fault = _pair_fault(chosen, rejected)
+    before = len(prompt) + len(chosen) + len(rejected)
+    need = whole if enc.over_length == "drop" else _pair_need(prompt, chosen, rejected, enc)
+    if not fault:
+        prompt, chosen, rejected, fault = _fitted(prompt, chosen, rejected, enc)
     out: dict[str, Any] = {"prompt_ids": prompt, "chosen_ids": chosen, "rejected_ids": rejected}
     if row.get("margin") is not None:
         out["margin"] = _margin(row["margin"])
     return out | {
-        "_drop": _pair_fault(chosen, rejected, length, enc.max_length),
-        "_cut": 0,
-        "_need": length,
+        "_drop": fault,
+        "_cut": before - len(prompt) - len(chosen) - len(rejected),
+        "_need": need,
         "_trained": len(chosen) + len(rejected),
         "_seam": int(moved),
         "_stopped": min(_stopped(enc, side, [1] * len(side)) for side in (chosen, rejected)),
     }
 
 
-def _pair_fault(chosen: list[int], rejected: list[int], length: int, max_length: int | None) -> str:
+def _pair_fault(chosen: list[int], rejected: list[int]) -> str:
     if chosen == rejected:
         return "chosen and rejected are the same"
+    return "" if chosen and rejected else "an answer is empty"
+
+
+def _pair_need(prompt: list[int], chosen: list[int], rejected: list[int], enc: Encoding) -> int:
+    """The smallest max_length that keeps the first token in which the answers differ."""
+    kept = len(prompt) if enc.over_length == "keep_start" else min(1, len(prompt))
+    if enc.max_prompt_length is not None:
+        kept = min(kept, enc.max_prompt_length)
+    return kept + common_prefix(chosen, rejected) + 1
+
+
+def _fitted(
+    prompt: list[int], chosen: list[int], rejected: list[int], enc: Encoding
+) -> tuple[list[int], list[int], list[int], str]:
+    """The sides within the limits, their prompt still one and the same, and why they can't be used ("" = they can).
+
+    A prompt loses its beginning, an answer its end. Where the longer side has more than `max_length` tokens, "keep_end" takes
+    from the prompt first (one token stays, as the first answer token needs a past), "keep_start" from the answers.
+    """
+    if enc.max_prompt_length is not None:
+        prompt = prompt[max(0, len(prompt) - enc.max_prompt_length) :]
+    room = enc.max_completion_length
+    chosen, rejected = chosen[:room], rejected[:room]
+    over = 0
+    if enc.max_length is not None:
+        over = max(0, len(prompt) + max(len(chosen), len(rejected)) - enc.max_length)
+    if over and enc.over_length == "drop":
+        return prompt, chosen, rejected, "longer than max_length"
+    if over and enc.over_length == "keep_end":
+        prompt = prompt[min(over, max(0, len(prompt) - 1)) :]
+    if over:
+        room = max(0, enc.max_length - len(prompt))  # type: ignore[operator]
+        chosen, rejected = chosen[:room], rejected[:room]
     if not chosen or not rejected:
-        return "an answer is empty"
-    return "longer than max_length" if max_length is not None and length > max_length else ""
+        return prompt, chosen, rejected, "no room for an answer after the prompt"
+    fault = "chosen and rejected are the same after the cut" if chosen == rejected else ""
+    return prompt, chosen, rejected, fault
 
 
 def _margin(value: Any) -> float:
@@ -83,7 +122,7 @@ def _shared_seam(before: list[int], chosen: list[int], rejected: list[int]) -> S
 
 
 def _chat_pair(row: Row, enc: Encoding, prompt: Any, sides: Sequence[Any]) -> Sides:
-    options = {"tools": as_tools(row.get("tools")), **template_options(row)}
+    options = {"tools": as_tools(row.get("tools")) or enc.tools, **template_options(row)}
     answers = [as_messages(side, "assistant") for side in sides]
     if prompt is None:
         at = common_prefix(*answers)

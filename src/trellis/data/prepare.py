@@ -87,19 +87,46 @@ def prepare_pairs(
     tokenizer: Any,
     *,
     max_length: int | None = None,
+    max_prompt_length: int | None = None,
+    max_completion_length: int | None = None,
+    truncation_mode: str | None = None,
+    tools: list[Any] | None = None,
     num_proc: int | None = None,
     name: str = "train_dataset",
 ) -> tuple[Prepared, DataReport]:
     """Rows `{"prompt_ids", "chosen_ids", "rejected_ids", "margin"?}` of a preference data set, and their report.
 
-    Pairs whose longer side has more than `max_length` tokens, and pairs of equal answers, are dropped and counted.
+    Pairs whose longer side has more than `max_length` tokens are dropped (`truncation_mode=None`), or lose the beginning of
+    their prompt ("keep_end") or the end of their answers ("keep_start"); `max_prompt_length` always takes a prompt's beginning,
+    `max_completion_length` an answer's end. Pairs of equal answers are dropped; every cut and drop is counted. `tools` are
+    those of rows that bring none.
     """
-    check_lengths(max_length)
+    check_lengths(max_length, truncation_mode or "keep_start")
+    check_limit("max_prompt_length", max_prompt_length)
+    check_limit("max_completion_length", max_completion_length)
     source = as_source(dataset, name, "chosen")
-    schema = pair_schema(columns_of(source, name), owner=name)
-    enc = replace(encoding(tokenizer, schema, source, name), max_length=max_length)
+    columns = columns_of(source, name)
+    _refuse_images(columns, name)
+    schema = pair_schema(columns, owner=name)
+    enc = replace(
+        encoding(tokenizer, schema, source, name),
+        max_length=max_length,
+        max_prompt_length=max_prompt_length,
+        max_completion_length=max_completion_length,
+        over_length=truncation_mode or "drop",
+        tools=tools,
+    )
     mapped = map_rows(source, pair_row, {"enc": enc}, owner=name, num_proc=num_proc)
     return finish(mapped, name, option="max_length", value=max_length)
+
+
+def _refuse_images(columns: Sequence[str], name: str) -> None:
+    found = [column for column in ("image", "images") if column in columns]
+    if found:
+        raise ValueError(
+            f"{name}: found column {found[0]!r}; these trainers read text only. Write "
+            f"dataset.remove_columns({found[0]!r}) to train on the text of the rows."
+        )
 
 
 def prepare_prompts(
@@ -129,14 +156,17 @@ def prepare_prompts(
     return finish(mapped, name, option="the prompt's max_length", value=max_length, unit="prompt tokens")
 
 
+def check_limit(option: str, value: int | None) -> None:
+    """Raises ValueError for a limit that no row could keep."""
+    if value is not None and value < 1:
+        raise ValueError(f"{option}={value}: expected a positive number of tokens, or None for no limit")
+
+
 def check_lengths(
     max_length: int | None, truncation_mode: str = "keep_start", packing: str | None = None
 ) -> None:
     """Raises ValueError for option values that no data could satisfy."""
-    if max_length is not None and max_length < 1:
-        raise ValueError(
-            f"max_length={max_length}: expected a positive number of tokens, or None for no limit"
-        )
+    check_limit("max_length", max_length)
     if truncation_mode not in ("keep_start", "keep_end"):
         raise ValueError(
             f"truncation_mode={truncation_mode!r} is not known; expected 'keep_start' or 'keep_end'"

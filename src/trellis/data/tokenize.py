@@ -36,6 +36,9 @@ class Encoding:
     completion_only: bool | None = None
     assistant_only: bool = False
     over_length: str = "drop"
+    max_prompt_length: int | None = None
+    max_completion_length: int | None = None
+    tools: list[Any] | None = None
 
 
 @dataclass
