@@ -17,6 +17,7 @@ from transformers import TrainingArguments
 from transformers.utils import is_torch_bf16_gpu_available
 
 from .old_names import HF_OLD_NAMES, Old, closest, translate
+from .unused import EVERYWHERE, refuse_unused
 
 T = TypeVar("T", bound=type)
 C = TypeVar("C", bound="TrellisConfig")
@@ -71,6 +72,7 @@ class TrellisConfig(TrainingArguments):
     """
 
     renamed: ClassVar[Mapping[str, str | Old]] = HF_OLD_NAMES
+    unused: ClassVar[Mapping[str, str]] = EVERYWHERE
     json_fields: ClassVar[frozenset[str]] = frozenset()
 
     output_dir: str | None = option(
@@ -95,13 +97,15 @@ class TrellisConfig(TrainingArguments):
     )
     layout: str = option(
         "auto",
-        "How rows are arranged for the forward pass: packed without padding where that is exact, or padded.",
-        choices=("auto", "packed", "padded"),
+        "How rows are arranged for the forward pass: shared (a prompt once per group), packed (no padding) or padded; auto: "
+        "the best of these that leaves the model's numbers as they are.",
+        choices=("auto", "shared", "packed", "padded"),
     )
 
     def __post_init__(self) -> None:
         self._read_json()
         check_choices(self)
+        refuse_unused(self)
         self._choose_precision()
         self._choose_checkpointing()
         if self.dataloader_pin_memory is None:

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from .config import TrellisConfig, config, option
 from .old_names import Old, needless, refused, renamed
 from .schedule import Schedule
+from .unused import ON_POLICY
 
 
 def _estimator(kind: Any) -> str:
@@ -74,6 +75,7 @@ class PPOConfig(TrellisConfig):
     """
 
     renamed: ClassVar[Mapping[str, str | Old]] = OLD_NAMES
+    unused: ClassVar[Mapping[str, str]] = ON_POLICY
 
     exp_name: str = option(
         "ppo_config", "Name of the experiment; it goes into run_name where that is not given."
