@@ -120,12 +120,19 @@ def test_another_reference_is_another_kl(tmp_path):
 
 
 def test_refused_arguments(tmp_path):
-    model = tiny_model("llama")
+    from datasets import Dataset
+
+    model, stream = tiny_model("llama"), Dataset.from_dict({"prompt": TEXTS}).to_iterable_dataset()
     cases = [
         ({"model": model, "ref_model": model}, ValueError, "ref_model=None for a frozen copy"),
         ({"data_collator": list}, ValueError, "leave it out"),
         ({"reward_funcs": None}, ValueError, "needs something that scores"),
         ({"train_dataset": iter(TEXTS)}, (ValueError, TypeError), "train_dataset"),
+        (
+            {"train_dataset": stream},
+            ValueError,
+            "train_dataset is a stream; .* pass a data set with a length",
+        ),
         ({"processing_class": 3}, TypeError, "must be a tokenizer"),
         ({"reward_funcs": lambda answers: answers}, ValueError, "needs the argument 'answers'"),
     ]
