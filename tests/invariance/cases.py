@@ -18,6 +18,7 @@ from tests.builders import tiny_classifier, tiny_model, tiny_tokenizer
 from trellis.types import Record, TokenBatch
 
 ROWS = 8
+HELD_OUT = 9  # divided by no number of ranks or rows
 WORDS = "the battery picture sound price screen is very not good bad great easy small again".split()
 COMMON = {
     "learning_rate": 1e-2,
@@ -62,6 +63,7 @@ def sft(folder: str, batch: int, accumulation: int, *, peft: bool = False, **cha
     return SFTTrainer(
         tiny_model("gpt2").double(),
         SFTConfig(output_dir=folder, **_fields(batch, accumulation, changes)),
+        eval_dataset=[{"text": text} for text in sentences(HELD_OUT, seed=4)],
         train_dataset=[
             {"prompt": p, "completion": " " + c} for p, c in zip(texts[:20], texts[20:], strict=True)
         ],
@@ -80,6 +82,10 @@ def reward(folder: str, batch: int, accumulation: int, *, peft: bool = False, **
     return RewardTrainer(
         tiny_classifier("gpt2").double(),
         RewardConfig(output_dir=folder, **_fields(batch, accumulation, changes)),
+        eval_dataset=[
+            {"chosen": a, "rejected": b}
+            for a, b in zip(sentences(HELD_OUT, seed=4), sentences(HELD_OUT, seed=5), strict=True)
+        ],
         train_dataset=[
             {"prompt": p, "chosen": " " + c, "rejected": " " + r, "margin": 0.1 * i}
             for i, (p, c, r) in enumerate(pairs)
@@ -114,6 +120,7 @@ def ppo(
         model=tiny_model("gpt2").double(),
         args=PPOConfig(output_dir=folder, **_fields(batch, accumulation, {**own, **changes})),
         train_dataset=[{"prompt": text} for text in sentences(20, seed=3)],
+        eval_dataset=[{"prompt": text} for text in sentences(HELD_OUT, seed=4)],
         processing_class=tiny_tokenizer(),
         reward_funcs=brevity,
         value_model=tiny_classifier("gpt2", seed=1).double() if critic else None,
@@ -164,9 +171,15 @@ def train(name: str, folder: str, batch: int, accumulation: int, **changes: Any)
     }
 
 
+def evaluate(name: str, folder: str, batch: int, **changes: Any) -> dict[str, float]:
+    """The metrics of held-out rows, `batch` of them at a time on each rank."""
+    trainer = CASES[name].build(folder, 1, ROWS // 2, per_device_eval_batch_size=batch, **changes)
+    return _comparable(trainer.evaluate())
+
+
 def _comparable(entry: dict[str, float]) -> dict[str, float]:
     # Clocks; and the loop below counts epochs in micro-batches, of which an epoch's last step may have fewer.
-    clocks = ("runtime", "per_second", "eps", "total_flos", "epoch")
+    clocks = ("runtime", "per_second", "preparation_time", "eps", "total_flos", "epoch")
     return {k: v for k, v in entry.items() if not any(k.endswith(c) for c in clocks)}
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests.ranks import run_ranks
 
-from .cases import CASES, ROWS, assert_same, train
+from .cases import CASES, ROWS, assert_same, evaluate, train
 
 VARIANTS = {"full": {}, "lora": {"peft": True}, "recomputed": {"gradient_checkpointing": True}}
 
@@ -22,6 +22,23 @@ def runs(names: list[str], folder: str) -> dict[str, Any]:
         for name in names
         for variant, changes in VARIANTS.items()
     }
+
+
+def evaluations(names: list[str], sizes: list[int], folder: str) -> dict[str, dict[str, float]]:
+    """What every named trainer says of the held-out rows, for every number of rows at a time."""
+    return {f"{name}-{size}": evaluate(name, folder, size) for name in names for size in sizes}
+
+
+def test_two_ranks_evaluate_each_row_once(tmp_path: Any) -> None:
+    asked = {"names": list(CASES), "sizes": [1, 4, 16], "folder": str(tmp_path)}
+    want = evaluations(**asked)
+    for found in run_ranks(evaluations, 2, **asked):
+        assert found == {key: pytest.approx({**value}, rel=1e-6, abs=1e-9) for key, value in want.items()}
+    assert all(
+        want[f"{name}-1"] == pytest.approx(want[f"{name}-{size}"], rel=1e-6, abs=1e-9)
+        for name in CASES
+        for size in (4, 16)
+    )
 
 
 @pytest.mark.slow

@@ -23,6 +23,7 @@ from ..scoring import score
 from ..types import LossOutput, Record, Scores, TokenBatch
 from .given import Given, OnTrainBegin
 from .order import endless, seeded
+from .own_rows import Held, swapped
 
 
 class PostTrainer(Trainer):
@@ -52,14 +53,10 @@ class PostTrainer(Trainer):
         self._evaluated = torch.zeros(2, dtype=torch.float64)
         self._staging: Path | None = None
         self._rng_restored = False
-        if (
-            args.n_gpu > 1
-        ):  # several GPUs in one process would be nn.DataParallel, which knows nothing of our batches
-            args._n_gpu = 1
-        if (
-            args.accelerator_config.dispatch_batches is None
-        ):  # of streams: ranks read for themselves, batches are records
-            args.accelerator_config.dispatch_batches = False
+        # Several GPUs in one process would be nn.DataParallel, which knows nothing of our batches.
+        args._n_gpu = min(args.n_gpu, 1)
+        if args.accelerator_config.dispatch_batches is None:
+            args.accelerator_config.dispatch_batches = False  # of streams: ranks read for themselves
         super().__init__(
             model=model,
             args=args,
@@ -128,7 +125,10 @@ class PostTrainer(Trainer):
         dataloader_key: str | None = None,
     ) -> Any:
         read = endless(dataset) if is_training else dataset
-        return super()._get_dataloader(read, description, batch_size, sampler_fn, is_training, dataloader_key)
+        with swapped(self, "data_collator", self.data_collator if is_training else Held):
+            return super()._get_dataloader(
+                read, description, batch_size, sampler_fn, is_training, dataloader_key
+            )
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         return seeded(super()._get_train_sampler(train_dataset), self.args.seed)
@@ -203,10 +203,9 @@ class PostTrainer(Trainer):
         ignore_keys: list[str] | None = None,
         metric_key_prefix: str = "eval",
     ) -> Any:
-        training, self.meter = self.meter, Meter(self.declared_metrics())
         self._evaluated.zero_()
         only_loss = True if self.compute_metrics is None else prediction_loss_only
-        try:
+        with swapped(self, "meter", Meter(self.declared_metrics())):
             output = super().evaluation_loop(
                 dataloader, description, only_loss, ignore_keys, metric_key_prefix
             )
@@ -214,8 +213,6 @@ class PostTrainer(Trainer):
             output.metrics[f"{metric_key_prefix}_loss"] = float(total / items.clamp(min=1))
             means = self.meter.means(self.sum_over_ranks)
             output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in means.items()})
-        finally:
-            self.meter = training
         return output
 
     def prediction_step(
@@ -225,13 +222,18 @@ class PostTrainer(Trainer):
         prediction_loss_only: bool,
         ignore_keys: list[str] | None = None,
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        inputs = self._prepare_inputs(inputs)
+        own = inputs.own(self.accelerator.gradient_state, self.args.process_index)
+        total, found = torch.zeros((), device=self.args.device), (None, None)
         with torch.no_grad():
-            out, items = self.loss(model, inputs), float(self.items(inputs))
-            self.meter.add(out.metrics)
-            self._evaluated += torch.tensor([float(out.total), items], dtype=torch.float64)
-            found = (None, None) if prediction_loss_only else self.predictions(model, inputs)
-        return out.total.detach() / max(items, 1.0), *found
+            if own:
+                batch = self._prepare_inputs(self.data_collator(own))
+                out, items = self.loss(model, batch), float(self.items(batch))
+                self.meter.add(out.metrics)
+                self._evaluated += torch.tensor([float(out.total), items], dtype=torch.float64)
+                total = (out.total / max(items, 1.0)).float()
+            if not prediction_loss_only:  # of all rows: the loop cuts what it gathers itself
+                found = self.predictions(model, self._prepare_inputs(self.data_collator(inputs.rows)))
+        return total, *found
 
     # ---- checkpoints ---------------------------------------------------------------------------------------------------
 

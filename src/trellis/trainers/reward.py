@@ -78,7 +78,7 @@ class Extremes:
 
     def read(self, gather: Callable[[Tensor], Tensor]) -> dict[str, float]:
         """min_reward and max_reward; nothing where nothing was added. `gather` stacks a tensor of all ranks."""
-        low, high = gather(self.found[None]).amax(0).tolist()
+        low, high = gather(self.found[None].float()).amax(0).tolist()
         return {} if high == -torch.inf else {"min_reward": -low, "max_reward": high}
 
 
