@@ -6,11 +6,13 @@ import ast
 import importlib
 import inspect
 import re
+from dataclasses import is_dataclass
 
 import pytest
 
 import trellis
 from tests.house.source import ROOT, tracked
+from trellis.trainers.old_names import old_names
 
 PAGES = {
     path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8")
@@ -31,9 +33,11 @@ def wrong(code: str) -> list[str]:
             module = importlib.import_module(node.module)
             found += [f"{node.module}.{a.name}" for a in node.names if not hasattr(module, a.name)]
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in trellis.__all__:
-            taken = inspect.signature(getattr(trellis, node.func.id)).parameters
-            if any(p.kind is p.VAR_KEYWORD for p in taken.values()):
+            called = getattr(trellis, node.func.id)
+            parameters = inspect.signature(called).parameters
+            if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
                 continue
+            taken = {*parameters, *(old_names(called) if is_dataclass(called) else ())}
             found += [f"{node.func.id}({k.arg}=…)" for k in node.keywords if k.arg and k.arg not in taken]
     return found
 
