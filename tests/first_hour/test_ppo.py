@@ -46,7 +46,9 @@ def test_row_23_ppo_imports_without_a_warning():
 def test_row_23_a_trainer_that_is_not_there_yet_is_one_message():
     with pytest.raises(ImportError) as error:
         exec("from trellis import ORPOTrainer")
-    assert str(error.value) == promised("23")
+    start, _, _ = promised("23").partition("…")
+    assert str(error.value).startswith(start)
+    assert "PPOTrainer" in str(error.value)
 
 
 @pytest.mark.parametrize(
