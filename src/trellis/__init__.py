@@ -12,6 +12,8 @@ __version__ = "0.1.0"
 _HOME = {
     "SFTTrainer": "trainers.sft",
     "SFTConfig": "trainers.sft",
+    "DPOTrainer": "trainers.dpo",
+    "DPOConfig": "trainers.dpo",
     "RewardTrainer": "trainers.reward",
     "RewardConfig": "trainers.reward",
     "PPOTrainer": "trainers.ppo",
@@ -26,7 +28,7 @@ _HOME = {
 }
 _LATER = {
     f"{method}{part}"
-    for method in ("DPO", "KTO", "ORPO", "CPO", "RLOO", "GRPO")
+    for method in ("KTO", "ORPO", "CPO", "RLOO", "GRPO")
     for part in ("Trainer", "Config")
 }
 
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
         get_peft_config,
     )
     from .cli.parser import TrellisParser, TrlParser
+    from .trainers.dpo import DPOConfig, DPOTrainer
     from .trainers.ppo import PPOConfig, PPOTrainer
     from .trainers.reward import RewardConfig, RewardTrainer
     from .trainers.sft import SFTConfig, SFTTrainer

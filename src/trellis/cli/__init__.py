@@ -1,4 +1,4 @@
-"""The command line: `trellis sft|reward|ppo|demo|env`. Nothing heavy is imported until a verb needs it."""
+"""The command line: `trellis sft|reward|dpo|ppo|demo|env`. Nothing heavy is imported until a verb needs it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ VERBS = {
     "demo": "SFT, then a reward model, then PPO, on real text, from nothing, in minutes (start here)",
     "sft": "supervised fine-tuning on text, prompts with completions, or chats",
     "reward": "a reward model from chosen and rejected answers",
+    "dpo": "DPO and its relatives on chosen and rejected answers, against a frozen reference",
     "ppo": "PPO against a reward model or reward functions",
     "env": "versions of everything that matters in a bug report, and what is missing",
 }

@@ -1,4 +1,4 @@
-"""`trellis sft|reward|ppo`: from flags to a trainer, and through its training."""
+"""`trellis sft|reward|dpo|ppo`: from flags to a trainer, and through its training."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ _SIZES = [
 ESSENTIALS = {
     "sft": [*_COMMON, *_SIZES, "packing", "completion_only_loss"],
     "reward": [*_COMMON, *_SIZES, "center_rewards_coefficient", "save_steps"],
+    "dpo": [*_COMMON, *_SIZES, "loss_type", "beta", "precompute_ref_log_probs", "max_prompt_length"],
     "ppo": [
         "sft_model_path",
         "reward_model_path",
@@ -103,15 +104,15 @@ def _splits(script: ScriptArguments, mixture: DatasetMixtureConfig, args: Any) -
 
 
 def _fine_tuner(verb: str, script: Any, args: Any, model: Any, mixture: Any) -> Any:
-    """An SFTTrainer or RewardTrainer."""
-    from .. import RewardTrainer, SFTTrainer
+    """An SFTTrainer, RewardTrainer or DPOTrainer."""
+    from .. import DPOTrainer, RewardTrainer, SFTTrainer
 
     name = _model_name(model)
     args.model_init_kwargs = {**model.init_kwargs(), **(args.model_init_kwargs or {})}
     if verb == "reward" and model.use_peft:
         model.lora_task_type = "SEQ_CLS"
-    cls = SFTTrainer if verb == "sft" else RewardTrainer
-    return cls(name, args, peft_config=get_peft_config(model), **_splits(script, mixture, args))
+    cls = {"sft": SFTTrainer, "reward": RewardTrainer, "dpo": DPOTrainer}[verb]
+    return cls(name, args=args, peft_config=get_peft_config(model), **_splits(script, mixture, args))
 
 
 def policy_name(args: Any, model: ModelConfig) -> str:
@@ -142,9 +143,9 @@ def _ppo(verb: str, script: Any, args: Any, model: Any, mixture: Any, more: PPOS
 
 def parse(verb: str, argv: Sequence[str]) -> tuple[TrellisParser, tuple[Any, ...]]:
     """The parser of a verb and what it read."""
-    from .. import PPOConfig, RewardConfig, SFTConfig
+    from .. import DPOConfig, PPOConfig, RewardConfig, SFTConfig
 
-    own = {"sft": SFTConfig, "reward": RewardConfig, "ppo": PPOConfig}[verb]
+    own = {"sft": SFTConfig, "reward": RewardConfig, "dpo": DPOConfig, "ppo": PPOConfig}[verb]
     kinds = [ScriptArguments, own, ModelConfig, DatasetMixtureConfig]
     if verb == "ppo":
         kinds.append(PPOScriptArguments)

@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid, relu
 
 from ..types import Pair, PairStep
-from .registry import DPO_LOSSES, dpo_loss
+from .registry import DPO_LOSSES, Objective, bind, dpo_loss
 
-__all__ = ["DPO_LOSSES", "dpo_loss"]
+__all__ = ["DPO_LOSSES", "Objective", "bind", "dpo_loss"]
 
 
 def logistic(z: Tensor, label_smoothing: float = 0.0) -> Tensor:
@@ -64,7 +64,7 @@ def robust(pair: Pair, *, beta: float, label_smoothing: float) -> Tensor:
 
 
 @dpo_loss
-def bco_pair(pair: Pair, *, beta: float, mean_reward: Tensor) -> Tensor:
+def bco_pair(pair: Pair, *, beta: float, mean_reward: float) -> Tensor:
     """−log σ(βr_c − δ) − log σ(−(βr_r − δ)), δ the mean reward so far. Jung et al. 2024 (2404.04656), eq. 12 and 13.
 
     δ is the mean of βr over the pairs of all earlier optimizer steps, so that it is one number within a step.

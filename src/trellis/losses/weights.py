@@ -20,7 +20,7 @@ def length_desensitised(mask: Tensor, partner_length: Tensor, alpha: float) -> T
 def on_policy_weight(
     logps: Tensor, squared_logps: Tensor, chosen_length: Tensor, rejected_length: Tensor
 ) -> Tensor:
-    """[P], at most 1, without gradient: how likely the policy is to have written both answers. WPO, Zhou et al. 2024 (2406.11827),
+    """[P], at most 1, without gradient: how likely the policy would write both answers. WPO, Zhou et al. 2024 (2406.11827),
     eq. 5: Π over both sides of exp(mean over tokens of log p(token) − log Σ_v p(v)²).
 
     logps [2P, T]: of the chosen, then the rejected, 0 outside the answers; squared_logps: under the distribution ∝ p², that is

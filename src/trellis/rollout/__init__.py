@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from .engine import sample
+from .modes import evaluation
 from .params import Completion, RolloutStats, SamplingParams
 from .rows import spread, to_batch
 from .stops import stop_ids
@@ -15,6 +16,7 @@ __all__ = [
     "RolloutStats",
     "Sampler",
     "SamplingParams",
+    "evaluation",
     "sample",
     "spread",
     "stop_ids",
