@@ -10,7 +10,7 @@ import trellis
 from trellis.trainers.config import TrellisConfig
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
-TRAINERS = ("SFT", "Reward", "DPO", "PPO")
+TRAINERS = ("SFT", "Reward", "DPO", "KTO", "ORPO", "CPO", "PPO")
 COMMANDS = ("ScriptArguments", "ModelConfig", "DatasetMixtureConfig")
 
 

@@ -14,6 +14,12 @@ _HOME = {
     "SFTConfig": "trainers.sft",
     "DPOTrainer": "trainers.dpo",
     "DPOConfig": "trainers.dpo",
+    "KTOTrainer": "trainers.kto",
+    "KTOConfig": "trainers.kto",
+    "ORPOTrainer": "trainers.orpo",
+    "ORPOConfig": "trainers.orpo",
+    "CPOTrainer": "trainers.cpo",
+    "CPOConfig": "trainers.cpo",
     "RewardTrainer": "trainers.reward",
     "RewardConfig": "trainers.reward",
     "PPOTrainer": "trainers.ppo",
@@ -26,11 +32,7 @@ _HOME = {
     "TrellisParser": "cli.parser",
     "TrlParser": "cli.parser",
 }
-_LATER = {
-    f"{method}{part}"
-    for method in ("KTO", "ORPO", "CPO", "RLOO", "GRPO")
-    for part in ("Trainer", "Config")
-}
+_LATER = {f"{method}{part}" for method in ("RLOO", "GRPO") for part in ("Trainer", "Config")}
 
 _GONE = {
     "AutoModelForCausalLMWithValueHead": "pass the plain model to PPOTrainer(model=…); value_model=None puts a value head on it",
@@ -52,7 +54,10 @@ if TYPE_CHECKING:
         get_peft_config,
     )
     from .cli.parser import TrellisParser, TrlParser
+    from .trainers.cpo import CPOConfig, CPOTrainer
     from .trainers.dpo import DPOConfig, DPOTrainer
+    from .trainers.kto import KTOConfig, KTOTrainer
+    from .trainers.orpo import ORPOConfig, ORPOTrainer
     from .trainers.ppo import PPOConfig, PPOTrainer
     from .trainers.reward import RewardConfig, RewardTrainer
     from .trainers.sft import SFTConfig, SFTTrainer

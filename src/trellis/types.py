@@ -8,7 +8,7 @@ never masked in. The shift by one that a causal model needs happens in `scoring`
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Self
 
 import torch
@@ -235,6 +235,51 @@ class PairStep:
 
     pairs: Pair
     index: Tensor
+
+
+@dataclass
+class UnpairedBatch(Record):
+    """B labelled answers as one TokenBatch: rows i < B are answers to their prompts; where there are 2B rows, row B + i is the
+    prompt of row i with another row's answer, in the same group.
+
+    label [B] bool: the answer was liked. ref_logps [B or 2B] float32: the rows' log-probabilities under the reference, where they
+    are known already. kl: scalar, the optimizer step's estimate of KL(π ‖ π_ref), once that is known.
+    """
+
+    tokens: TokenBatch
+    label: Tensor
+    ref_logps: Tensor | None = None
+    kl: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        rows = self.label.shape[0]
+        _check(
+            len(self.tokens) in (rows, 2 * rows),
+            f"{rows} labels need {rows} or {2 * rows} rows, found {len(self.tokens)}",
+        )
+
+    def to(self, device: torch.device | str, **kwargs: Any) -> UnpairedBatch:
+        """The same answers on `device`."""
+        moved = self._map(lambda x: x.to(device, **kwargs))
+        return replace(moved, tokens=self.tokens.to(device, **kwargs))
+
+    def own(self) -> TokenBatch:
+        """The B prompts with their own answers."""
+        return self.tokens.rows(slice(0, len(self)))
+
+    def mismatched(self) -> TokenBatch:
+        """The prompts with other rows' answers: B of them, or none."""
+        return self.tokens.rows(slice(len(self), None))
+
+    def rows(self, index: Tensor) -> UnpairedBatch:
+        """The answers at `index` [*], with their mismatched rows."""
+        mismatched = len(self.tokens) > len(self)
+        both = torch.cat([index, index + len(self)]) if mismatched else index
+        known = None if self.ref_logps is None else self.ref_logps[both]
+        return UnpairedBatch(self.tokens.rows(both), self.label[index], known, self.kl)
+
+    def __len__(self) -> int:
+        return self.label.shape[0]
 
 
 @dataclass

@@ -13,14 +13,30 @@ import textwrap
 import pytest
 from transformers import Trainer, TrainingArguments
 
-from trellis import DPOTrainer, PPOTrainer, RewardTrainer, SFTTrainer
+from trellis import (
+    CPOTrainer,
+    DPOTrainer,
+    KTOTrainer,
+    ORPOTrainer,
+    PPOTrainer,
+    RewardTrainer,
+    SFTTrainer,
+)
 
 from .source import PACKAGE, modules
 
 OURS = sorted(
     {
         cls
-        for trainer in (SFTTrainer, RewardTrainer, DPOTrainer, PPOTrainer)
+        for trainer in (
+            SFTTrainer,
+            RewardTrainer,
+            DPOTrainer,
+            KTOTrainer,
+            ORPOTrainer,
+            CPOTrainer,
+            PPOTrainer,
+        )
         for cls in trainer.__mro__
         if cls.__module__.startswith("trellis.")
     },

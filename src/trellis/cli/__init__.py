@@ -1,4 +1,4 @@
-"""The command line: `trellis sft|reward|dpo|ppo|demo|env`. Nothing heavy is imported until a verb needs it."""
+"""The command line: `trellis sft|reward|dpo|kto|orpo|cpo|ppo|demo|env`. Nothing heavy is imported until a verb needs it."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ VERBS = {
     "sft": "supervised fine-tuning on text, prompts with completions, or chats",
     "reward": "a reward model from chosen and rejected answers",
     "dpo": "DPO and its relatives on chosen and rejected answers, against a frozen reference",
+    "kto": "KTO on answers that were liked or not, one at a time, against a frozen reference",
+    "orpo": "ORPO on chosen and rejected answers, without a reference",
+    "cpo": "CPO, SimPO and AlphaPO on chosen and rejected answers, without a reference",
     "ppo": "PPO against a reward model or reward functions",
     "env": "versions of everything that matters in a bug report, and what is missing",
 }

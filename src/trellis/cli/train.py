@@ -1,4 +1,4 @@
-"""`trellis sft|reward|dpo|ppo`: from flags to a trainer, and through its training."""
+"""`trellis sft|reward|dpo|kto|orpo|cpo|ppo`: from flags to a trainer, and through its training."""
 
 from __future__ import annotations
 
@@ -32,6 +32,9 @@ ESSENTIALS = {
     "sft": [*_COMMON, *_SIZES, "packing", "completion_only_loss"],
     "reward": [*_COMMON, *_SIZES, "center_rewards_coefficient", "save_steps"],
     "dpo": [*_COMMON, *_SIZES, "loss_type", "beta", "precompute_ref_log_probs", "max_prompt_length"],
+    "kto": [*_COMMON, *_SIZES, "loss_type", "beta", "desirable_weight", "undesirable_weight"],
+    "orpo": [*_COMMON, *_SIZES, "beta", "max_prompt_length"],
+    "cpo": [*_COMMON, *_SIZES, "loss_type", "beta", "cpo_alpha", "simpo_gamma", "alpha"],
     "ppo": [
         "sft_model_path",
         "reward_model_path",
@@ -103,16 +106,21 @@ def _splits(script: ScriptArguments, mixture: DatasetMixtureConfig, args: Any) -
     return {"train_dataset": found[train], "eval_dataset": found[test] if evaluate else None}
 
 
-def _fine_tuner(verb: str, script: Any, args: Any, model: Any, mixture: Any) -> Any:
-    """An SFTTrainer, RewardTrainer or DPOTrainer."""
-    from .. import DPOTrainer, RewardTrainer, SFTTrainer
+def _public(verb: str, part: str) -> Any:
+    """The Trainer or Config of a verb."""
+    package = importlib.import_module("..", __package__)
+    return getattr(package, f"{'Reward' if verb == 'reward' else verb.upper()}{part}")
 
+
+def _fine_tuner(verb: str, script: Any, args: Any, model: Any, mixture: Any) -> Any:
+    """The trainer of a verb that learns from data alone."""
     name = _model_name(model)
     args.model_init_kwargs = {**model.init_kwargs(), **(args.model_init_kwargs or {})}
     if verb == "reward" and model.use_peft:
         model.lora_task_type = "SEQ_CLS"
-    cls = {"sft": SFTTrainer, "reward": RewardTrainer, "dpo": DPOTrainer}[verb]
-    return cls(name, args=args, peft_config=get_peft_config(model), **_splits(script, mixture, args))
+    return _public(verb, "Trainer")(
+        name, args=args, peft_config=get_peft_config(model), **_splits(script, mixture, args)
+    )
 
 
 def policy_name(args: Any, model: ModelConfig) -> str:
@@ -143,10 +151,7 @@ def _ppo(verb: str, script: Any, args: Any, model: Any, mixture: Any, more: PPOS
 
 def parse(verb: str, argv: Sequence[str]) -> tuple[TrellisParser, tuple[Any, ...]]:
     """The parser of a verb and what it read."""
-    from .. import DPOConfig, PPOConfig, RewardConfig, SFTConfig
-
-    own = {"sft": SFTConfig, "reward": RewardConfig, "dpo": DPOConfig, "ppo": PPOConfig}[verb]
-    kinds = [ScriptArguments, own, ModelConfig, DatasetMixtureConfig]
+    kinds = [ScriptArguments, _public(verb, "Config"), ModelConfig, DatasetMixtureConfig]
     if verb == "ppo":
         kinds.append(PPOScriptArguments)
     parser = TrellisParser(kinds, essentials=ESSENTIALS[verb], prog=f"trellis {verb}")

@@ -35,11 +35,13 @@ EXPECTED = {
     "language": "`text` | `prompt` + `completion` | `messages` | `conversations` | `input_ids`",
     "pairs": "`chosen` + `rejected` | `prompt` + `chosen` + `rejected` | `chosen_input_ids` + `rejected_input_ids`",
     "prompts": "`prompt` | `messages` | `input_ids`",
+    "unpaired": "`prompt` + `completion` + `label` | `prompt_ids` + `completion_ids` + `label` | `chosen` + `rejected`",
 }
 TARGETS = {
     "language": ("text", "prompt", "completion", "messages", "conversations", "input_ids"),
     "pairs": ("prompt", "chosen", "rejected", "chosen_input_ids", "rejected_input_ids", "margin"),
     "prompts": ("prompt", "messages", "input_ids"),
+    "unpaired": ("prompt", "completion", "label", "chosen", "rejected"),
 }
 
 

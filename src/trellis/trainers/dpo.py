@@ -97,7 +97,7 @@ class DPOTrainer(PostTrainer):
         self.tokens_seen = torch.zeros((), dtype=torch.int64)
         policy = build_policy(model, args, tokenizer, peft_config)
         for name, rows in (("train_dataset", train), ("eval_dataset", held_out)):
-            mapped(rows, lambda part, n: check_positions(policy, part, n), name)
+            mapped(rows, lambda part, n: check_positions(policy, part, n, "DPOConfig"), name)
         self.reference = build_reference(policy, ref_model, args)
         super().__init__(
             policy,

@@ -125,7 +125,7 @@ def _choose_adapter(policy: Any, args: DPOConfig) -> None:
         Reference.of(policy, model_adapter_name=args.model_adapter_name)
 
 
-def check_positions(model: nn.Module, rows: Any, name: str) -> None:
+def check_positions(model: nn.Module, rows: Any, name: str, config: str) -> None:
     """Raises ValueError for a pair that is longer than the positions a model has learned (rotary ones do not end)."""
     limit = learned_positions(model)
     if not limit or not hasattr(rows, "__len__"):
@@ -136,5 +136,5 @@ def check_positions(model: nn.Module, rows: Any, name: str) -> None:
         if longest > limit:
             raise ValueError(
                 f"{name}: pair {i} has {longest} tokens, but {type(model).__name__} has learned {limit} positions. Write "
-                f"DPOConfig(max_length={limit})."
+                f"{config}(max_length={limit})."
             )
