@@ -29,8 +29,9 @@ docs: export NO_MKDOCS_2_WARNING = 1
 docs: $(READY)  ## the documentation, strictly
 	$(PY) -m mkdocs build --strict --quiet
 
-bench: $(READY)  ## our paths beside the plain ones
+bench: $(READY)  ## our paths beside the plain ones, then our trainers beside their peers (an hour; BENCH="CASE… --pairs N")
 	$(PY) -m benchmarks
+	$(PY) -m benchmarks peers $(BENCH)
 
 demo: $(READY)  ## SFT → Reward → PPO on real text
 	$(VENV)/bin/trellis demo

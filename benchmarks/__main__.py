@@ -1,18 +1,24 @@
-"""`python -m benchmarks [--repeats N]`: prints one line per case; a ratio below 1 is in our favour."""
+"""`python -m benchmarks [--repeats N]`: our paths beside plain ones, one line per case; a ratio below 1 is in our favour.
+
+`python -m benchmarks peers [CASE…]`: whole trainers beside those of peers (see `peers --help`).
+"""
 
 from __future__ import annotations
 
 import argparse
+import sys
 
 import torch
 
-from . import rollout, scoring
-from .measure import compare
 
+def paths() -> None:
+    """Measure every path on one thread."""
+    from . import rollout, scoring
+    from .measure import compare
 
-def main() -> None:
-    """Measure every case on one thread."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument(
         "--repeats", type=int, default=7, help="Alternating pairs per case; the median is shown."
     )
@@ -23,6 +29,16 @@ def main() -> None:
         row = compare(case, repeats)
         seconds = f"{row.plain_seconds:>9.3f}{row.our_seconds:>9.3f}{row.ratio:>8.2f}"
         print(f"{row.name:<22}{seconds}{row.plain_memory:>11.0f}{row.our_memory:>10.0f}")
+
+
+def main() -> None:
+    """The paths, or with `peers` in front, the peers."""
+    if sys.argv[1:2] == ["peers"]:
+        from .peers import table
+
+        table.main(sys.argv[2:])
+    else:
+        paths()
 
 
 if __name__ == "__main__":
