@@ -7,10 +7,14 @@ from typing import Any, ClassVar
 
 import pytest
 import yaml
+from transformers import HfArgumentParser
 
 from trellis.cli.arguments import DatasetMixtureConfig, ModelConfig, ScriptArguments
 from trellis.cli.parser import TrellisParser, TrlParser
 from trellis.trainers.config import TrellisConfig, config, option
+from trellis.trainers.ppo import PPOConfig
+from trellis.trainers.reward import RewardConfig
+from trellis.trainers.sft import SFTConfig
 
 
 @config
@@ -175,3 +179,10 @@ def test_help_lists_the_essentials_first():
 def test_the_method_of_stock_parsers_reads_recipes_too(tmp_path):
     made = parser().parse_args_into_dataclasses([*recipe(tmp_path, max_length=3), "--use_cpu"])
     assert made[1].max_length == 3
+
+
+def test_the_stock_parser_takes_every_config_with_the_script_arguments(tmp_path):
+    for config in (SFTConfig, RewardConfig, PPOConfig):
+        parser = HfArgumentParser((ScriptArguments, config, ModelConfig))
+        _, args, _ = parser.parse_args_into_dataclasses(["--output_dir", str(tmp_path)])
+        assert args.output_dir == str(tmp_path)

@@ -6,8 +6,10 @@ from types import SimpleNamespace
 
 import pytest
 
+from tests.builders import tiny_model, tiny_tokenizer
 from trellis.monitor import History, draw_curves, read_history
 from trellis.monitor.curves import curves
+from trellis.trainers.sft import SFTConfig, SFTTrainer
 
 
 def run(folder, steps, start=0, main=True):
@@ -75,3 +77,13 @@ def test_a_picture_is_drawn(tmp_path):
 def test_nothing_to_draw_is_said(tmp_path):
     with pytest.raises(ValueError, match="no curve"):
         draw_curves([{"step": 1, "loss": 1.0}], tmp_path / "c.png")
+
+
+def test_every_trainer_keeps_its_history(tmp_path):
+    tokenizer = tiny_tokenizer()
+    args = SFTConfig(output_dir=str(tmp_path), max_steps=2, logging_steps=1, save_strategy="no")
+    trainer = SFTTrainer(
+        tiny_model("llama", tokenizer), args, train_dataset=["a b", "c"], processing_class=tokenizer
+    )
+    trainer.train()
+    assert [record["step"] for record in read_history(tmp_path)] == [1, 2, 2]

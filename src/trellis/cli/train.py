@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..monitor import History
 from ..trainers.config import option
 from .arguments import (
     DatasetMixtureConfig,
@@ -160,7 +159,6 @@ def parse(verb: str, argv: Sequence[str]) -> tuple[TrellisParser, tuple[Any, ...
 
 def finish(trainer: Any, args: Any) -> None:
     """Train (or go on from a checkpoint), save, and push where asked."""
-    History.attach(trainer)
     resume = args.resume_from_checkpoint
     trainer.train(resume_from_checkpoint=True if str(resume).lower() == "true" else resume)
     trainer.save_model()

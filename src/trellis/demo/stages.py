@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ..monitor import History, Progress
+from ..monitor import Progress
 from ..trainers.ppo import PPOConfig, PPOTrainer
 from ..trainers.reward import RewardConfig, RewardTrainer
 from ..trainers.sft import SFTConfig, SFTTrainer
@@ -19,7 +19,6 @@ REWARDS = ("model", "flipped", "random")
 
 
 def _run(trainer: Any, title: str, names: tuple[str, ...], quiet: bool) -> Any:
-    History.attach(trainer)
     bar = Progress(title, names)
     bar.attach(trainer)
     if quiet:

@@ -20,12 +20,6 @@ def _plain(value: Any) -> Any:
 class History(TrainerCallback):
     """Appends each log to `output_dir/metrics.jsonl`; a resumed run continues the file at its step, a new run starts anew."""
 
-    @classmethod
-    def attach(cls, trainer: Any) -> None:
-        """Let `trainer` write its history, once."""
-        if not any(isinstance(callback, cls) for callback in trainer.callback_handler.callbacks):
-            trainer.add_callback(cls())
-
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if not state.is_world_process_zero:
             return

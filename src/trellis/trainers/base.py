@@ -19,6 +19,7 @@ from transformers import Trainer, TrainerCallback, set_seed
 
 from .. import checkpoint
 from ..metrics import Meter, Metric
+from ..monitor import History
 from ..scoring import score
 from ..types import LossOutput, Record, Scores, TokenBatch
 from .given import Given, OnTrainBegin
@@ -71,6 +72,7 @@ class PostTrainer(Trainer):
         self.given.put_back(model)
         self.loss_is_scaled_for_ga = True
         self.add_callback(OnTrainBegin(self))
+        self.add_callback(History())
 
     # ---- what a trainer says -------------------------------------------------------------------------------------------
 

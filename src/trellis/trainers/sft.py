@@ -121,8 +121,6 @@ class SFTTrainer(PostTrainer):
 
     def _model(self, model: Any, args: SFTConfig, tokenizer: Any, peft_config: Any) -> nn.Module:
         init = {**cast(dict[str, Any], args.model_init_kwargs or {})}
-        if args.trust_remote_code:
-            init["trust_remote_code"] = True
         set_seed(args.seed)  # a fresh adapter and new embeddings are drawn before the loop below sets it
         model = load_causal_lm(model, init or None)
         fit_embeddings(model, tokenizer, peft_config)

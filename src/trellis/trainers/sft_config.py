@@ -8,20 +8,21 @@ from typing import Any, ClassVar
 from ..data.prepare import check_lengths
 from ..losses.supervised import SUPERVISED_LOSSES
 from .config import TrellisConfig, config, option, switch
+from .old_names import renamed as old
 
 
 @config
 class SFTConfig(TrellisConfig):
     """Supervised fine-tuning."""
 
-    renamed: ClassVar[Mapping[str, Any]] = {"max_seq_length": "max_length"}
+    renamed: ClassVar[Mapping[str, Any]] = {
+        "max_seq_length": "max_length",
+        "trust_remote_code": old("model_init_kwargs", lambda value: {"trust_remote_code": bool(value)}),
+    }
 
     learning_rate: float = option(2e-5, "Peak learning rate of AdamW.")
     model_init_kwargs: dict[str, Any] | str | None = option(
         None, "Keyword arguments of from_pretrained, where the model is given by name."
-    )
-    trust_remote_code: bool = option(
-        False, "Run model code that a repository brings, where the model is given by name."
     )
     chat_template_path: str | None = option(
         None,
