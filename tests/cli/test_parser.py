@@ -182,7 +182,7 @@ def test_the_method_of_stock_parsers_reads_recipes_too(tmp_path):
 
 
 def test_the_stock_parser_takes_every_config_with_the_script_arguments(tmp_path):
-    for config in (SFTConfig, RewardConfig, PPOConfig):
-        parser = HfArgumentParser((ScriptArguments, config, ModelConfig))
+    for kind in (SFTConfig, RewardConfig, PPOConfig):
+        parser = HfArgumentParser((ScriptArguments, kind, ModelConfig))
         _, args, _ = parser.parse_args_into_dataclasses(["--output_dir", str(tmp_path)])
         assert args.output_dir == str(tmp_path)
