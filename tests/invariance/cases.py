@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
 from tests.builders import tiny_classifier, tiny_model, tiny_tokenizer
-from trellis.types import Record, TokenBatch
+from trellis.types import PairBatch, Record, TokenBatch
 
 ROWS = 8
 HELD_OUT = 9  # divided by no number of ranks or rows
@@ -95,6 +95,73 @@ def reward(folder: str, batch: int, accumulation: int, *, peft: bool = False, **
     )
 
 
+def preferences() -> dict[str, Any]:
+    """Pairs for training and for evaluation, and what they are tokenized with."""
+    texts = sentences(60, seed=2)
+    held_out = zip(sentences(HELD_OUT, seed=4), sentences(HELD_OUT, seed=5), strict=True)
+    return {
+        "train_dataset": [
+            {"prompt": p, "chosen": " " + c, "rejected": " " + r}
+            for p, c, r in zip(texts[:20], texts[20:40], texts[40:], strict=True)
+        ],
+        "eval_dataset": [{"prompt": "the", "chosen": " " + a, "rejected": " " + b} for a, b in held_out],
+        "processing_class": tiny_tokenizer(),
+    }
+
+
+def dpo(folder: str, batch: int, accumulation: int, *, peft: bool = False, **changes: Any) -> Any:
+    """Four losses at once, of sums and of averages, against a reference that is another model."""
+    from trellis import DPOConfig, DPOTrainer
+
+    losses = {"loss_type": ["sigmoid", "ipo", "bco_pair", "sft"], "loss_weights": [1.0, 0.01, 0.5, 0.1]}
+    more = {"label_smoothing": 0.1, "ld_alpha": 0.5, "use_weighting": True, "force_use_ref_model": True}
+    return DPOTrainer(
+        tiny_model("gpt2").double(),
+        tiny_model("gpt2", seed=1).double(),
+        DPOConfig(output_dir=folder, **_fields(batch, accumulation, {**losses, **more, **changes})),
+        peft_config=_adapter(peft, "CAUSAL_LM"),
+        **preferences(),
+    )
+
+
+def cpo(folder: str, batch: int, accumulation: int, *, peft: bool = False, **changes: Any) -> Any:
+    """SimPO with smoothing and AlphaPO's rewards, and the likelihood of the chosen answer."""
+    from trellis import CPOConfig, CPOTrainer
+
+    own = {"loss_type": "simpo", "beta": 2.0, "alpha": 0.2, "label_smoothing": 0.1, "cpo_alpha": 0.5}
+    return CPOTrainer(
+        tiny_model("gpt2").double(),
+        CPOConfig(output_dir=folder, **_fields(batch, accumulation, {**own, **changes})),
+        peft_config=_adapter(peft, "CAUSAL_LM"),
+        **preferences(),
+    )
+
+
+def orpo(folder: str, batch: int, accumulation: int, *, peft: bool = False, **changes: Any) -> Any:
+    """Likelihood and odds ratio."""
+    from trellis import ORPOConfig, ORPOTrainer
+
+    return ORPOTrainer(
+        tiny_model("gpt2").double(),
+        ORPOConfig(output_dir=folder, **_fields(batch, accumulation, {"beta": 0.5, **changes})),
+        peft_config=_adapter(peft, "CAUSAL_LM"),
+        **preferences(),
+    )
+
+
+def kto(folder: str, batch: int, accumulation: int, *, peft: bool = False, **changes: Any) -> Any:
+    """Pairs taken apart, unequal weights, the KL of the whole step."""
+    from trellis import KTOConfig, KTOTrainer
+
+    own = {"beta": 0.3, "desirable_weight": 1.2}
+    return KTOTrainer(
+        tiny_model("gpt2").double(),
+        args=KTOConfig(output_dir=folder, **_fields(batch, accumulation, {**own, **changes})),
+        peft_config=_adapter(peft, "CAUSAL_LM"),
+        **preferences(),
+    )
+
+
 def brevity(completions: list[str], **columns: Any) -> list[float]:
     """A reward that differs from row to row."""
     return [text.count("e") - 0.1 * len(text) for text in completions]
@@ -135,6 +202,12 @@ def first_rows(trainer: Any) -> Any:
     return trainer.collate([trainer.train_dataset[i] for i in range(ROWS)])
 
 
+def first_answers(trainer: Any) -> Any:
+    """A batch of the training data's first rows, with the KL that their step has."""
+    batch = trainer.measured([first_rows(trainer)])[0]
+    return replace(batch, kl=torch.tensor(0.3))  # as if the policy had moved: at the start it is 0
+
+
 def first_rollout(trainer: Any) -> Any:
     """A batch of the first rollout's rows."""
     trainer.rollout = trainer.next_rollout()
@@ -153,6 +226,10 @@ class Case:
 CASES = {
     "sft": Case(sft, first_rows),
     "reward": Case(reward, first_rows),
+    "dpo": Case(dpo, first_rows),
+    "cpo": Case(cpo, first_rows),
+    "orpo": Case(orpo, first_rows),
+    "kto": Case(kto, first_answers),
     "ppo": Case(ppo, first_rollout),
 }
 
@@ -221,16 +298,16 @@ def assert_equal_gradients(found: dict[str, torch.Tensor], want: dict[str, torch
 
 def reordered(batch: Any, order: torch.Tensor) -> Any:
     """The same items in another order."""
-    if hasattr(batch, "tokens"):
+    if isinstance(batch, PairBatch):
         rows = torch.cat([order, order + len(batch)])
-        return type(batch)(tokens=batch.tokens.rows(rows), margin=batch.margin[order])
+        return PairBatch(tokens=batch.tokens.rows(rows), margin=batch.margin[order])
     return batch.rows(order)
 
 
 def wider(batch: Any, columns: int) -> Any:
     """The same batch with `columns` more columns of padding; what fills them is a token like any other."""
     if hasattr(batch, "tokens"):
-        return type(batch)(tokens=wider(batch.tokens, columns), margin=batch.margin)
+        return replace(batch, tokens=wider(batch.tokens, columns))
     assert isinstance(batch, TokenBatch)
     pad = torch.nn.functional.pad
     out: Record = batch._map(lambda x: pad(x, (0, columns)) if x.dim() == 2 else x)

@@ -101,6 +101,31 @@ def reward(output_dir: str, *, peft: bool = False, **changes: Any) -> Any:
     )
 
 
+def preferences(peft: bool) -> dict[str, Any]:
+    """What the preference trainers are built from beside their config: a model with dropout, pairs, and perhaps an adapter."""
+    tokenizer = tiny_tokenizer()
+    texts = sentences(30, seed=2)
+    pairs = zip(texts[:10], texts[10:20], texts[20:], strict=True)
+    dropout = {} if peft else {"resid_pdrop": 0.1, "embd_pdrop": 0.1, "attn_pdrop": 0.1}
+    return {
+        "model": tiny_model("llama" if peft else "gpt2", tokenizer, **dropout),
+        "train_dataset": [{"prompt": p, "chosen": " " + c, "rejected": " " + r} for p, c, r in pairs],
+        "processing_class": tokenizer,
+        "peft_config": lora(task_type="CAUSAL_LM") if peft else None,
+        "callbacks": [Tell()],
+    }
+
+
+def preferring(method: str, output_dir: str, *, peft: bool = False, **changes: Any) -> Any:
+    """The trainer of `method` ("CPO", "KTO", …) on pairs, its dropout left on."""
+    import trellis
+
+    cut = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}
+    fields = {**COMMON, **cut, "disable_dropout": False, **changes}
+    config, trainer = (getattr(trellis, method + part) for part in ("Config", "Trainer"))
+    return trainer(args=config(output_dir=output_dir, **fields), **preferences(peft))
+
+
 def long_words(completions: list[str], **columns: Any) -> list[float]:
     """A reward that also draws from the global random streams, as user functions may."""
     told("reward")
@@ -144,6 +169,16 @@ CASES: dict[str, Callable[[str], Any]] = {
     "sft-bf16": lambda out: sft(out, bf16=True),
     "reward": reward,
     "reward-lora": lambda out: reward(out, peft=True),
+    "dpo": lambda out: preferring("DPO", out),
+    "dpo-lora": lambda out: preferring("DPO", out, peft=True),
+    "dpo-step": lambda out: preferring("DPO", out, loss_type=["aot_pair", "bco_pair"], use_weighting=True),
+    "dpo-follow": lambda out: preferring("DPO", out, sync_ref_model=True, ref_model_sync_steps=2),
+    "dpo-ready": lambda out: preferring("DPO", out, precompute_ref_log_probs=True, disable_dropout=True),
+    "cpo": lambda out: preferring("CPO", out),
+    "orpo-lora": lambda out: preferring("ORPO", out, peft=True),
+    "kto": lambda out: preferring("KTO", out),
+    "kto-lora": lambda out: preferring("KTO", out, peft=True),
+    "kto-follow": lambda out: preferring("KTO", out, sync_ref_model=True, ref_model_sync_steps=2),
     "ppo": ppo,
     "ppo-lora": lambda out: ppo(out, peft=True),
     "ppo-critic": lambda out: ppo(out, critic=True, value_learning_rate=1e-2, value_warmup_steps=2),
@@ -152,5 +187,5 @@ CASES: dict[str, Callable[[str], Any]] = {
     ),
     "ppo-early-stop": lambda out: ppo(out, early_stop_kl=1e-3),
 }
-KILLED = ("sft", "reward", "ppo")
+KILLED = ("sft", "reward", "dpo", "kto", "ppo")
 """One case per trainer for `kill9.py`, where every run is a process of its own."""

@@ -36,9 +36,9 @@ def unpaired_loss(function: UnpairedFunction) -> UnpairedFunction:
     return function
 
 
-def weights(label: Tensor, desirable_weight: float, undesirable_weight: float) -> Tensor:
-    """[B] float32: what each row counts for."""
-    return torch.where(label, desirable_weight, undesirable_weight)
+def weights(ratio: Tensor, label: Tensor, desirable_weight: float, undesirable_weight: float) -> Tensor:
+    """[B], like `ratio`: what each row counts for."""
+    return torch.where(label, ratio.new_tensor(desirable_weight), ratio.new_tensor(undesirable_weight))
 
 
 @unpaired_loss
@@ -53,8 +53,8 @@ def kto(
 ) -> Tensor:
     """w_D (1 − σ(β(r − z))) where the answer was liked, w_U (1 − σ(β(z − r))) where not; z = `kl`. Ethayarajh et al. 2024
     (2402.01306), §4.1."""
-    sign = torch.where(label, 1.0, -1.0)
-    return weights(label, desirable_weight, undesirable_weight) * torch.sigmoid(-beta * sign * (ratio - kl))
+    better = torch.where(label, ratio - kl, kl - ratio)
+    return weights(ratio, label, desirable_weight, undesirable_weight) * torch.sigmoid(-beta * better)
 
 
 @unpaired_loss
@@ -63,8 +63,8 @@ def apo_zero_unpaired(
 ) -> Tensor:
     """w_D (1 − σ(βr)) where the answer was liked, w_U σ(βr) where not. D'Oosterlinck et al. 2024 (2408.06266), eq. 3, for single
     answers."""
-    sign = torch.where(label, 1.0, -1.0)
-    return weights(label, desirable_weight, undesirable_weight) * torch.sigmoid(-beta * sign * ratio)
+    better = torch.where(label, ratio, -ratio)
+    return weights(ratio, label, desirable_weight, undesirable_weight) * torch.sigmoid(-beta * better)
 
 
 def mismatch_kl(total: Tensor, count: Tensor | float) -> Tensor:
