@@ -28,7 +28,8 @@ def work(case: Case) -> str:
     rows = f"{case.rows} {'prompts' if case.draws else 'rows' if case.method == 'sft' else 'pairs'}"
     return (
         f"{case.name}: {case.shape}, {rows} ({case.micro_rows} per forward pass), {case.epochs} epoch(s), "
-        f"prompts of {low}–{high} tokens (median {median}, some longer), responses to {case.response}; median of {case.steps} step(s) after {case.warm}"
+        f"prompts of {low}–{high} tokens (median {median}, some longer), responses to {case.response}; "
+        f"median of {case.steps} step(s) after {case.warm}"
     )
 
 

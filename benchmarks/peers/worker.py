@@ -121,7 +121,7 @@ class Clock(TrainerCallback):
 
 @dataclass
 class Built:
-    """A trainer ready to train, how many clock marks make one step, and (useful, trained) tokens per step, asked for afterwards."""
+    """A trainer ready to train, how many clock marks make one step, and (useful, trained) tokens per step, read at the end."""
 
     trainer: Any
     marks_per_step: int
