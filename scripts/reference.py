@@ -1,12 +1,17 @@
-"""Writes docs/options.md and docs/metrics.md from the configs and the metric registries: `python -m scripts.reference`."""
+"""Writes options.md, metrics.md and losses.md of docs/ from configs and registries: `python -m scripts.reference`."""
 
 from __future__ import annotations
 
 import dataclasses
+import importlib
+import inspect
+import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import trellis
+from trellis.losses.registry import SUPPLIED
 from trellis.trainers.config import TrellisConfig
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
@@ -86,9 +91,45 @@ def metrics() -> str:
     return "\n\n".join(parts) + "\n"
 
 
+LOSSES = {
+    "SFTConfig": ("supervised", "SUPERVISED_LOSSES"),
+    "DPOConfig": ("preference", "DPO_LOSSES"),
+    "CPOConfig": ("reference_free", "CPO_LOSSES"),
+    "KTOConfig": ("unpaired", "UNPAIRED_LOSSES"),
+}
+
+
+def loss_row(name: str, filed: Any) -> tuple[str, ...]:
+    """The first paragraph of a loss's docstring, cut into what it computes and where that is from; its arguments."""
+    function = getattr(filed, "function", filed)
+    told = cell((inspect.getdoc(function) or "").split("\n\n")[0])
+    formula, source = [*re.split(r"\. (?=[A-Z])", told, maxsplit=1), ""][:2]
+    knobs = [p.name for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    shown = ", ".join(f"`{k}`" for k in knobs if k not in SUPPLIED)
+    return f"`{name}`", formula.removesuffix("."), source, shown
+
+
+def losses() -> str:
+    """The page of loss types."""
+    parts = [
+        "# Losses",
+        "This page is written from the code (`make snapshot`). r_c and r_r are log π/π_ref of the chosen and rejected answer, "
+        "Δ their difference, a bar means per token, σ is the logistic function and ε `label_smoothing`. Each loss is a pure "
+        "function in `src/trellis/losses/`, tested against its formula in plain Python, gradients included.",
+    ]
+    for config, (module, registry) in LOSSES.items():
+        filed = getattr(importlib.import_module(f"trellis.losses.{module}"), registry)
+        rows = [loss_row(name, entry) for name, entry in filed.items()]
+        head = ("`loss_type`", "per item", "source", "arguments")
+        where = f"`losses/{module}.py`, tested in `tests/losses/test_{module}.py`"
+        parts.append(f"## `{config}`\n\n{where}\n\n{table(head, rows)}")
+    return "\n\n".join(parts) + "\n"
+
+
 def pages() -> dict[Path, str]:
     """{file: the text it should have}."""
-    return {DOCS / "options.md": options(), DOCS / "metrics.md": metrics()}
+    written = {"options": options, "metrics": metrics, "losses": losses}
+    return {DOCS / f"{name}.md": write() for name, write in written.items()}
 
 
 if __name__ == "__main__":

@@ -220,8 +220,8 @@ class Pair(Record):
     rejected_length: Tensor
 
     def per_token(self) -> Pair:
-        """The same pairs, averaged over each answer's tokens."""
-        c, r = self.chosen_length, self.rejected_length
+        """The same pairs, averaged over each answer's tokens (an answer that is nothing but a row's first token has none)."""
+        c, r = self.chosen_length.clamp(min=1), self.rejected_length.clamp(min=1)
         return Pair(self.chosen / c, self.rejected / r, self.chosen_logps / c, self.rejected_logps / r, c, r)
 
     def __len__(self) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,8 @@ STORED = Path(__file__).with_name("public.json")
 
 
 def parameter(p: inspect.Parameter) -> str:
-    """The parameter without its annotation, whose spelling no caller depends on."""
-    return str(p.replace(annotation=inspect.Parameter.empty))
+    """The parameter without its annotation, whose spelling no caller depends on, and without a function's address."""
+    return re.sub(r" at 0x[0-9a-f]+", "", str(p.replace(annotation=inspect.Parameter.empty)))
 
 
 def describe(value: Any) -> Any:

@@ -233,6 +233,13 @@ def test_token_0_counts_in_the_nll(tmp_path):
     assert out.metrics["nll_loss"][1] == 3
 
 
+def test_an_answer_without_a_past_gives_no_nan(tmp_path):
+    rows = [{"prompt_ids": [], "chosen_ids": [7], "rejected_ids": [8, 9]}]
+    fields = {"loss_type": ["ipo", "sft", "sigmoid_norm"], "rpo_alpha": 1.0, "use_weighting": True}
+    trainer = trained(tmp_path, data=rows, **fields)
+    assert bool(weights(trainer).isfinite().all())
+
+
 def test_ipo_in_a_mix_leaves_the_sums_of_the_others_alone(tmp_path):
     other = OTHER["ref_model"]()
     mixed, sigmoid, ipo = (

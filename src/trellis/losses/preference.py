@@ -28,7 +28,7 @@ def sigmoid(pair: Pair, *, beta: float, label_smoothing: float) -> Tensor:
 
 @dpo_loss
 def hinge(pair: Pair, *, beta: float) -> Tensor:
-    """max(0, 1 − βΔ). Zhao et al. 2023 (2305.10425) with the normalisation of Liu et al. 2023 (2309.06657), eq. 10."""
+    """max(0, 1 − βΔ). Zhao et al. 2023 (2305.10425) with the normalisation of Liu et al. 2023 (2309.06657)."""
     return relu(1 - beta * (pair.chosen - pair.rejected))
 
 
@@ -41,7 +41,7 @@ def ipo(pair: Pair, *, beta: float) -> Tensor:
 
 @dpo_loss
 def exo_pair(pair: Pair, *, beta: float, label_smoothing: float) -> Tensor:
-    """KL(σ(±βΔ) ‖ (1 − ε, ε)), ε at least 10⁻³: Ji et al. 2024 (2402.00856), eq. 16."""
+    """KL(σ(±βΔ) ‖ (1 − ε, ε)), ε at least 10⁻³. Ji et al. 2024 (2402.00856), eq. 16."""
     eps = max(label_smoothing, 1e-3)
     z = beta * (pair.chosen - pair.rejected)
     right, wrong = torch.log(z.new_tensor(1 - eps)), torch.log(z.new_tensor(eps))
@@ -50,7 +50,7 @@ def exo_pair(pair: Pair, *, beta: float, label_smoothing: float) -> Tensor:
 
 @dpo_loss
 def nca_pair(pair: Pair, *, beta: float) -> Tensor:
-    """−log σ(βr_c) − ½ log σ(−βr_c) − ½ log σ(−βr_r). Chen et al. 2024 (2402.05369), eq. 11 with two answers."""
+    """−log σ(βr_c) − ½ log σ(−βr_c) − ½ log σ(−βr_r). Chen et al. 2024 (2402.05369), with two answers."""
     chosen, rejected = beta * pair.chosen, beta * pair.rejected
     return -logsigmoid(chosen) - 0.5 * logsigmoid(-chosen) - 0.5 * logsigmoid(-rejected)
 
@@ -58,14 +58,14 @@ def nca_pair(pair: Pair, *, beta: float) -> Tensor:
 @dpo_loss
 def robust(pair: Pair, *, beta: float, label_smoothing: float) -> Tensor:
     """(−(1 − ε) log σ(βΔ) + ε log σ(−βΔ)) / (1 − 2ε): unbiased when a share ε of the labels is flipped. Chowdhury et al. 2024
-    (2403.00409), eq. 12."""
+    (2403.00409)."""
     z, eps = beta * (pair.chosen - pair.rejected), label_smoothing
     return (-(1 - eps) * logsigmoid(z) + eps * logsigmoid(-z)) / (1 - 2 * eps)
 
 
 @dpo_loss
 def bco_pair(pair: Pair, *, beta: float, mean_reward: float) -> Tensor:
-    """−log σ(βr_c − δ) − log σ(−(βr_r − δ)), δ the mean reward so far. Jung et al. 2024 (2404.04656), eq. 12 and 13.
+    """−log σ(βr_c − δ) − log σ(−(βr_r − δ)), δ the mean reward so far. Jung et al. 2024 (2404.04656).
 
     δ is the mean of βr over the pairs of all earlier optimizer steps, so that it is one number within a step.
     """
@@ -74,7 +74,7 @@ def bco_pair(pair: Pair, *, beta: float, mean_reward: float) -> Tensor:
 
 @dpo_loss(reverse_kl_only=True)
 def sppo_hard(pair: Pair, *, beta: float) -> Tensor:
-    """(r_c − 1/2β)² + (r_r + 1/2β)². Wu et al. 2024 (2405.00675), eq. 4.8 with hard win rates 1 and 0."""
+    """(r_c − 1/2β)² + (r_r + 1/2β)². Wu et al. 2024 (2405.00675), with hard win rates 1 and 0."""
     half = 1 / (2 * beta)
     return (pair.chosen - half) ** 2 + (pair.rejected + half) ** 2
 
@@ -88,7 +88,7 @@ def matched(own: Tensor, other: Tensor, index: Tensor) -> Tensor:
 @dpo_loss(reverse_kl_only=True)
 def aot(pair: Pair, *, beta: float, label_smoothing: float, step: PairStep) -> Tensor:
     """Logistic in β(u_(k) − v_(k)): u, v the margins log π(y_c) − log π(y_r) of policy and reference, each sorted over the whole
-    optimizer step. Melnyk et al. 2024 (2406.05882), eq. 8 (unpaired distributions)."""
+    optimizer step. Melnyk et al. 2024 (2406.05882), its variant for pairs."""
     whole = step.pairs
     policy = whole.chosen_logps - whole.rejected_logps
     reference = policy - (whole.chosen - whole.rejected)
@@ -99,7 +99,8 @@ def aot(pair: Pair, *, beta: float, label_smoothing: float, step: PairStep) -> T
 @dpo_loss(reverse_kl_only=True)
 def aot_pair(pair: Pair, *, beta: float, label_smoothing: float, step: PairStep) -> Tensor:
     """Logistic in β(r_c(k) − r_r(k)): the log-ratios of the chosen and those of the rejected answers, each sorted over the whole
-    optimizer step. Melnyk et al. 2024 (2406.05882), eq. 9.
+    optimizer step. Melnyk et al. 2024 (2406.05882), its variant for
+    unpaired answers (the name is TRL 0.26's).
 
     The value of pair i is that of its chosen answer and the rejected one of equal rank. Both move: the gradient of pair i's own
     rejected answer comes from the chosen one of its rank.
@@ -114,13 +115,13 @@ def aot_pair(pair: Pair, *, beta: float, label_smoothing: float, step: PairStep)
 
 @dpo_loss
 def apo_zero(pair: Pair, *, beta: float) -> Tensor:
-    """1 − σ(βr_c) + σ(βr_r): chosen up, rejected down. D'Oosterlinck et al. 2024 (2408.06266), eq. 3."""
+    """1 − σ(βr_c) + σ(βr_r): chosen up, rejected down. D'Oosterlinck et al. 2024 (2408.06266), eq. 7."""
     return 1 - torch.sigmoid(beta * pair.chosen) + torch.sigmoid(beta * pair.rejected)
 
 
 @dpo_loss
 def apo_down(pair: Pair, *, beta: float) -> Tensor:
-    """σ(βr_c) + 1 − σ(βΔ): both down, the rejected more. D'Oosterlinck et al. 2024 (2408.06266), eq. 4."""
+    """σ(βr_c) + 1 − σ(βΔ): both down, the rejected more. D'Oosterlinck et al. 2024 (2408.06266), eq. 8."""
     return torch.sigmoid(beta * pair.chosen) + 1 - torch.sigmoid(beta * (pair.chosen - pair.rejected))
 
 
@@ -135,13 +136,13 @@ def discopop(pair: Pair, *, beta: float, discopop_tau: float) -> Tensor:
 
 @dpo_loss(reverse_kl_only=True)
 def sft(pair: Pair) -> Tensor:
-    """−log π(y_c|x) / |y_c|: imitation of the chosen answer, as one part of MPO. Wang et al. 2024 (2411.10442), eq. 6."""
-    return -pair.chosen_logps / pair.chosen_length
+    """−log π(y_c|x) / |y_c|: imitation of the chosen answer, as one part of MPO. Wang et al. 2024 (2411.10442)."""
+    return -pair.per_token().chosen_logps
 
 
 @dpo_loss(reverse_kl_only=True)
 def sigmoid_norm(pair: Pair, *, beta: float, label_smoothing: float) -> Tensor:
-    """Logistic in βΔ̄, Δ̄ of log-ratios per token. Lambert et al. 2024 (Tülu 3, 2411.15124), eq. 6."""
+    """Logistic in βΔ̄, Δ̄ of log-ratios per token. Lambert et al. 2024 (Tülu 3, 2411.15124)."""
     mean = pair.per_token()
     return logistic(beta * (mean.chosen - mean.rejected), label_smoothing)
 

@@ -180,7 +180,7 @@ class DPOTrainer(PostTrainer):
         if self.args.use_weighting:
             losses = losses * self._weights(model, batch, scores)
         if self.args.rpo_alpha is not None:
-            chosen = scores.logps[: len(batch)].sum(1) / pair.chosen_length
+            chosen = scores.logps[: len(batch)].sum(1) / pair.chosen_length.clamp(min=1)
             losses = losses - self.args.rpo_alpha * chosen
         total = losses.sum()
         metrics = pair_metrics(batch, pair, scores, self.args.beta)
