@@ -103,7 +103,14 @@ def test_tldr_with_the_documented_flags(home, tmp_path):
 
 @pytest.mark.parametrize(
     ("script", "model", "data"),
-    [("sft.py", "policy", "texts.jsonl"), ("reward_modeling.py", "reward", "pairs.jsonl")],
+    [
+        ("sft.py", "policy", "texts.jsonl"),
+        ("reward_modeling.py", "reward", "pairs.jsonl"),
+        ("dpo.py", "policy", "pairs.jsonl"),
+        ("cpo.py", "policy", "pairs.jsonl"),
+        ("orpo.py", "policy", "pairs.jsonl"),
+        ("kto.py", "policy", "pairs.jsonl"),
+    ],
 )
 def test_fine_tuning_scripts(home, tmp_path, script, model, data):
     words = ["--max_steps", "2", "--per_device_train_batch_size", "4", "--output_dir", str(tmp_path / "out")]
@@ -139,6 +146,23 @@ def test_reward_verb(home, tmp_path):
         main(["reward", *words, "--max_steps", "2", "--use_cpu", "--output_dir", str(tmp_path / "out")]) == 0
     )
     assert AutoModelForSequenceClassification.from_pretrained(tmp_path / "out").config.num_labels == 1
+
+
+@pytest.mark.parametrize("verb", ["cpo", "orpo", "kto"])
+def test_preference_verbs_with_their_recipes(home, tmp_path, verb):
+    recipe = str(ROOT / "examples" / "recipes" / f"{verb}.yaml")
+    words = ["--model_name_or_path", str(home / "policy"), "--dataset_name", str(home / "pairs.jsonl")]
+    words += [
+        "--max_steps",
+        "1",
+        "--gradient_accumulation_steps",
+        "1",
+        "--use_cpu",
+        "--output_dir",
+        str(tmp_path / "out"),
+    ]
+    assert main([verb, "--config", recipe, *words]) == 0
+    check_policy(tmp_path / "out")
 
 
 def test_ppo_verb_with_a_recipe_and_a_function(home, tmp_path):
