@@ -51,6 +51,7 @@ class KTOTrainer(PostTrainer):
     """
 
     metrics: ClassVar[list[Metric]] = METRICS
+    held_out_kl: Tensor | None = None
 
     @takes_old_arguments(
         KTOConfig,
@@ -80,20 +81,18 @@ class KTOTrainer(PostTrainer):
         tokenizer = pair_tokenizer(processing_class, model, None)
         self.pad_id = tokenizer.pad_token_id
         self.reports: dict[str, DataReport] = {}
-        train = unpaired_data(train_dataset, tokenizer, args, "train_dataset", self.reports)
-        held_out = unpaired_data(eval_dataset, tokenizer, args, "eval_dataset", self.reports)
-        if train is not None:
-            warn_of_imbalance(train, args)
+        data = {"train_dataset": train_dataset, "eval_dataset": eval_dataset}
+        train, held_out = (unpaired_data(d, tokenizer, args, n, self.reports) for n, d in data.items())
+        warn_of_imbalance(train, args)
         filed = UNPAIRED_LOSSES[args.loss_type]
         self.wants_kl = filed.wants_kl
         self.row_loss = bound(filed.function, vars(args), f"loss_type={args.loss_type!r}")
-        self.held_out_kl: Tensor | None = None
         self.tokens_seen = torch.zeros((), dtype=torch.int64)
         policy = build_policy(model, args, tokenizer, peft_config)
         for name, rows in (("train_dataset", train), ("eval_dataset", held_out)):
             mapped(rows, lambda part, n: fit_positions(policy, part, n), name)
-        adapters = {"model_adapter_name": model_adapter_name, "ref_adapter_name": ref_adapter_name}
-        self.reference: Reference | None = build_reference(policy, ref_model, args, **adapters)
+        names = {"model_adapter_name": model_adapter_name, "ref_adapter_name": ref_adapter_name}
+        self.reference: Reference | None = build_reference(policy, ref_model, args, **names)
         super().__init__(
             policy,
             args,

@@ -78,11 +78,13 @@ def fit_positions(policy: nn.Module, data: LabelledAnswers, name: str) -> None:
     check_positions(policy, [{**row, "rejected_ids": []} for row in data.as_pairs()], name, "KTOConfig")
 
 
-def warn_of_imbalance(data: LabelledAnswers, args: KTOConfig) -> None:
+def warn_of_imbalance(data: LabelledAnswers | None, args: KTOConfig) -> None:
     """One warning where one kind of label is missing, or where the kinds do not balance (2402.01306, eq. 8), with the weights
     that would balance them."""
-    labels = column(data.rows, "label")
+    labels = [] if data is None else column(data.rows, "label")
     liked, disliked = sum(labels), len(labels) - sum(labels)
+    if not labels:
+        return
     if not liked or not disliked:
         kind, missing, push = ("True", "False", "up") if liked else ("False", "True", "down")
         logger.warning(
