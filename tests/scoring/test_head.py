@@ -104,7 +104,7 @@ def test_one_parameter_alone_may_learn() -> None:
 
 @pytest.mark.parametrize("wrap", [False, True])
 def test_many_chunks_are_one(wrap: bool) -> None:
-    vocab, positions = 1 << 15, 300
+    vocab, positions = 1 << 15, 600
     assert vocab * positions > 2 * CHUNK_ELEMENTS["cpu"]
     head, hidden, targets = parts(bias=True, positions=positions, vocab=vocab)
     found = head_scores(Wrapped(head) if wrap else head, hidden, targets, TRANSFORMS[2], entropy=True)

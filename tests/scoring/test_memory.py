@@ -15,7 +15,7 @@ from trellis.scoring.head import CHUNK_ELEMENTS
 from .largest import Largest
 from .rows import rows
 
-VOCAB, LENGTHS = 1 << 14, [400, 150, 450]
+VOCAB, LENGTHS = 1 << 15, [400, 150, 450]
 TOKENS = sum(LENGTHS)
 HEADS, LONGEST = 4, max(LENGTHS)
 
