@@ -156,3 +156,9 @@ def tiny_classifier(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return AutoModelForSequenceClassification.from_config(config).float().eval()
+
+
+def recompute_activations(model: Any) -> None:
+    """Switch gradient checkpointing on, under the name that this transformers has for it."""
+    names = ("activation_checkpointing_enable", "gradient_checkpointing_enable")
+    next(getattr(model, name) for name in names if hasattr(model, name))({"use_reentrant": False})

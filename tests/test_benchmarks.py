@@ -26,7 +26,7 @@ def report(**changes):
 
 def test_a_slower_and_hungrier_side_shows():
     def plain():
-        grown = torch.ones(8_000_000)
+        grown = torch.ones(32_000_000)  # beyond what malloc serves from its heap, which may lie there already
         end = time.process_time() + 0.05
         while time.process_time() < end:
             grown.sum()
@@ -34,7 +34,7 @@ def test_a_slower_and_hungrier_side_shows():
     row = compare(Case("toy", plain, lambda: torch.ones(10)), repeats=3)
     assert row.ratio < 0.5
     assert row.plain_seconds >= 0.05
-    assert row.plain_memory > row.our_memory + 20
+    assert row.plain_memory > row.our_memory + 100
 
 
 def test_every_case_runs_on_both_sides():

@@ -26,17 +26,18 @@ def _check(condition: bool, message: str) -> None:
 class Record:
     """A dataclass of tensors whose first dimension is the row: it can be moved, indexed and cut as one thing."""
 
-    def _map(self, change: Callable[[Tensor], Tensor]) -> Self:
+    def mapped(self, change: Callable[[Tensor], Tensor]) -> Self:
+        """The same record with `change` made to each of its tensors."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]
         return type(self)(**{k: change(v) if isinstance(v, Tensor) else v for k, v in values.items()})
 
     def to(self, device: torch.device | str, **kwargs: Any) -> Self:
         """The same record on `device` (keyword arguments as for `Tensor.to`)."""
-        return self._map(lambda x: x.to(device, **kwargs))
+        return self.mapped(lambda x: x.to(device, **kwargs))
 
     def detach(self) -> Self:
         """The same record without gradients."""
-        return self._map(lambda x: x.detach())
+        return self.mapped(lambda x: x.detach())
 
 
 @dataclass
@@ -94,8 +95,12 @@ class TokenBatch(Record):
 
     def rows(self, index: Tensor | slice | Sequence[int]) -> Self:
         """The rows at `index` (a tensor, slice or list of row numbers), cut to the longest of them."""
-        picked = self._map(lambda x: x[index])
+        picked = self.mapped(lambda x: x[index])
         return picked.trimmed()
+
+    def slice(self, start: int, end: int) -> Self:
+        """Rows `start` to `end`, as wide as they are."""
+        return self.mapped(lambda x: x[start:end])
 
     def trimmed(self) -> Self:
         """The same rows without the columns in which no row has a token."""
@@ -103,7 +108,7 @@ class TokenBatch(Record):
         full = self.input_ids.shape[1]
         if width == full:
             return self
-        return self._map(lambda x: x[:, :width] if x.dim() >= 2 and x.shape[1] == full else x)
+        return self.mapped(lambda x: x[:, :width] if x.dim() >= 2 and x.shape[1] == full else x)
 
     @classmethod
     def from_lists(
@@ -260,7 +265,7 @@ class UnpairedBatch(Record):
 
     def to(self, device: torch.device | str, **kwargs: Any) -> UnpairedBatch:
         """The same answers on `device`."""
-        moved = self._map(lambda x: x.to(device, **kwargs))
+        moved = self.mapped(lambda x: x.to(device, **kwargs))
         return replace(moved, tokens=self.tokens.to(device, **kwargs))
 
     def own(self) -> TokenBatch:

@@ -310,5 +310,5 @@ def wider(batch: Any, columns: int) -> Any:
         return replace(batch, tokens=wider(batch.tokens, columns))
     assert isinstance(batch, TokenBatch)
     pad = torch.nn.functional.pad
-    out: Record = batch._map(lambda x: pad(x, (0, columns)) if x.dim() == 2 else x)
+    out: Record = batch.mapped(lambda x: pad(x, (0, columns)) if x.dim() == 2 else x)
     return out

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 import torch
 
+from tests.builders import recompute_activations
+
 from .cases import CASES, ROWS, assert_equal_gradients, gradient, reordered, wider
 
 pytestmark = pytest.mark.parametrize("name", CASES)
@@ -47,7 +49,7 @@ def test_the_order_of_rows_changes_nothing(name: str, tmp_path: Any) -> None:
 def test_gradient_checkpointing_changes_nothing(name: str, layout: str, tmp_path: Any) -> None:
     trainer, batch, want = built(name, tmp_path, layout=layout)
     before = recomputing(trainer)
-    trainer.model.activation_checkpointing_enable({"use_reentrant": False})
+    recompute_activations(trainer.model)
     assert before == 0 < recomputing(trainer)
     assert_equal_gradients(gradient(trainer, batch), want)
 

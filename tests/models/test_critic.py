@@ -5,7 +5,7 @@ import torch
 from peft import LoraConfig
 from transformers import AutoModelForSequenceClassification
 
-from tests.builders import tiny_classifier, tiny_model
+from tests.builders import recompute_activations, tiny_classifier, tiny_model
 from trellis.models import ActorCritic, load_causal_lm
 from trellis.scoring import score, sequence_scores, token_values
 from trellis.types import TokenBatch
@@ -90,7 +90,7 @@ def test_checkpointing_reaches_both_and_changes_no_gradient(adapter):
         ).train()
         assert model.is_gradient_checkpointing is False
         if on:
-            model.activation_checkpointing_enable({"use_reentrant": False})
+            recompute_activations(model)
             assert model.is_activation_checkpointing
             for part in (model.policy, model.value_model):
                 assert any(getattr(m, "gradient_checkpointing", False) for m in part.modules())

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from transformers import LlamaForCausalLM
 
-from tests.builders import tiny_model
+from tests.builders import recompute_activations, tiny_model
 from trellis.models import load_causal_lm
 from trellis.scoring import plan_for, score
 from trellis.types import TokenBatch
@@ -109,7 +109,7 @@ def test_recomputed_activations(kind: str, layout: str) -> None:
     batch, model = rows(LENGTHS), tiny_model(kind).train()
     found = score(model, batch, entropy=True, layout=layout)
     want = gradients(model, total(found.logps, found.entropy))
-    model.activation_checkpointing_enable({"use_reentrant": False})
+    recompute_activations(model)
     found = score(model, batch, entropy=True, layout=layout)
     assert_gradients_close(gradients(model, total(found.logps, found.entropy)), want, atol=1e-5, rtol=1e-4)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.builders import tiny_classifier, tiny_model, tiny_tokenizer
+from tests.builders import recompute_activations, tiny_classifier, tiny_model, tiny_tokenizer
 from trellis.scoring import plan_for, score, sequence_scores, token_values
 from trellis.scoring.layout import packed, shared
 from trellis.types import TokenBatch
@@ -63,12 +63,7 @@ def test_gradients_survive_recomputation() -> None:
     batch, found = groups(len(tokenizer)), []
     for layout in ("padded", "shared"):
         model = tiny_model("llama", tokenizer).train()
-        names = (
-            "activation_checkpointing_enable",
-            "gradient_checkpointing_enable",
-        )  # before and after transformers 5.20
-        enable = next(getattr(model, name) for name in names if hasattr(model, name))
-        enable({"use_reentrant": False})
+        recompute_activations(model)
         score(model, batch, layout=layout).logps.sum().backward()
         found.append([p.grad for p in model.parameters()])
     for a, b in zip(*found, strict=True):

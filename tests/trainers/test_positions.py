@@ -13,7 +13,9 @@ def test_rows_beyond_learned_positions_are_refused(tmp_path) -> None:
     model = tiny_model("gpt2", tokenizer, n_positions=16)
     args = SFTConfig(output_dir=str(tmp_path), max_length=None)
     with pytest.raises(ValueError, match=r"row 1 has \d+ tokens.*learned 16 positions.*max_length=16"):
-        SFTTrainer(model, args, train_dataset=[{"text": "a"}, {"text": "b " * 40}], processing_class=tokenizer)
+        SFTTrainer(
+            model, args, train_dataset=[{"text": "a"}, {"text": "b " * 40}], processing_class=tokenizer
+        )
 
 
 @pytest.mark.parametrize("kind", ["all", "non_padding"])

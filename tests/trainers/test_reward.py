@@ -221,7 +221,7 @@ def test_other_arguments_are_refused_or_taken_over(tmp_path):
         trainer_of(tmp_path, tiny_classifier("llama", num_labels=3))
     with pytest.raises(ValueError, match="center_rewards_coefficient=-1"):
         RewardConfig(output_dir=str(tmp_path), use_cpu=True, center_rewards_coefficient=-1.0)
-    with pytest.raises(TypeError, match="RewardConfig or plain TrainingArguments, found dict"):
+    with pytest.raises(TypeError, match="RewardConfig\\(…\\) or plain TrainingArguments\\(…\\), found dict"):
         RewardTrainer(tiny_model("llama"), {}, train_dataset=pairs(4), processing_class=tiny_tokenizer())
     plain = TrainingArguments(output_dir=str(tmp_path), use_cpu=True, max_steps=1, learning_rate=0.25)
     trainer = RewardTrainer(

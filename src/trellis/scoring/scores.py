@@ -138,5 +138,5 @@ def sequence_scores(model: nn.Module, batch: TokenBatch, *, layout: str = "auto"
 
 def in_chunks(fn: Callable[[TokenBatch], Tensor], batch: TokenBatch, rows: int) -> Tensor:
     """`fn` over at most `rows` rows at a time, its results (first dimension: rows) put together again."""
-    index = torch.arange(len(batch), device=batch.input_ids.device)
-    return torch.cat([fn(batch._map(lambda x, at=at: x[at])) for at in index.split(max(1, rows))])
+    starts = range(0, len(batch), max(1, rows))
+    return torch.cat([fn(batch.slice(start, start + max(1, rows))) for start in starts])

@@ -102,7 +102,7 @@ class PostTrainer(Trainer):
             "tr_loss": self._tr_loss.item(),
             "total_loss": self._total_loss_scalar,
             "last_logged": self._globalstep_last_logged,
-            "initial_step": self._initial_global_step,
+            "initial_step": getattr(self, "_initial_global_step", 0),  # transformers 5.17 has none
         }
         return {}, {"logging": logging, "meter": self.meter.state_dict()}
 

@@ -33,6 +33,6 @@ def gather_rows(accelerator: Any, rollout: Rollout, verdict: RewardResult) -> tu
         accelerator.gather(verdict.per_function.to(device)),
         gathered(placed),
     )
-    rollout = rollout._map(gathered)
+    rollout = rollout.mapped(gathered)
     per_token = [t[m] for t, m in zip(tokens, rollout.loss_mask, strict=True)] if spoke else None
     return rollout, RewardResult(total, each, per_token)

@@ -49,7 +49,7 @@ class WholeStep:
         counts = accelerator.gather(torch.tensor([len(mine)], device=accelerator.device)).tolist()
         self.at = sum(counts[: accelerator.process_index])
         self.end = self.at + len(mine)
-        self.pairs = mine._map(lambda x: _gathered(x, counts, accelerator))
+        self.pairs = mine.mapped(lambda x: _gathered(x, counts, accelerator))
 
     def take(self, count: int) -> PairStep | None:
         """The step's pairs, and where the next `count` of this rank are among them; None outside a step."""
