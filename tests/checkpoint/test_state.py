@@ -118,3 +118,13 @@ def test_weights_of_another_model_are_refused():
         checkpoint.check_loaded(tied, ["head.weight", "embed.weight"], [])
     with pytest.raises(ValueError, match=r"lacks nothing and has \['score.weight'\] too many"):
         checkpoint.check_loaded(tied, [], ["score.weight"])
+
+
+def test_saved_weights_can_be_read_like_any_file(tmp_path):
+    (tmp_path / "critic").mkdir()
+    for name in ("model.safetensors", "critic/value_head.safetensors"):
+        (tmp_path / name).touch(mode=0o600)
+    checkpoint.seal(tmp_path, {"hub_token": "hf_abc"})
+    plain = (tmp_path / "training_args.json").stat().st_mode
+    assert all(path.stat().st_mode == plain for path in tmp_path.rglob("*.safetensors"))
+    assert "hf_abc" not in (tmp_path / "training_args.json").read_text()

@@ -1,7 +1,7 @@
 """Checkpoints that are whole or absent: written aside, hashed, renamed; verified before anything is read
 from them."""
 
-from .arguments import ARGS_FILE, redacted, write_args_json
+from .arguments import ARGS_FILE, redacted, seal, write_args_json
 from .choose import newest_whole, resolve_resume, rotate
 from .manifest import MANIFEST, read_manifest, verify
 from .staging import recover, staged
@@ -19,6 +19,7 @@ __all__ = [
     "resolve_resume",
     "rotate",
     "save_state",
+    "seal",
     "staged",
     "verify",
     "write_args_json",

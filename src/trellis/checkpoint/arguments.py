@@ -30,6 +30,15 @@ def write_args_json(directory: str | os.PathLike[str], args: Any) -> None:
         json.dump(redacted(args), out, indent=1, sort_keys=True)
 
 
+def seal(directory: str | os.PathLike[str], args: Any) -> None:
+    """Finish a directory that a model was saved in: its arguments as JSON, and weights that everybody may read
+    who may read a plainly created file here (safetensors leaves its own at 0600)."""
+    write_args_json(directory, args)
+    mode = (Path(directory) / ARGS_FILE).stat().st_mode & 0o777
+    for weights in [*Path(directory).glob("*.safetensors"), *Path(directory).glob("critic/*.safetensors")]:
+        weights.chmod(mode)
+
+
 def redacted(value: Any, name: str = "") -> Any:
     """`value` as JSON values: strings under a name with token, secret, key or password in it are replaced
     (the text of a special token such as eos_token is none), and so are access tokens inside any string; an

@@ -231,6 +231,7 @@ def finish(
         keep = [i for i, why in enumerate(stats["_drop"]) if not why]
         prepared = drop_columns(select(mapped, keep), STATS)
     require_rows(report, option, value)
-    log = logger.warning if report.rows_dropped or report.seams_moved else logger.info
+    lost = report.rows_dropped or report.rows_cut or report.seams_moved
+    log = logger.warning if lost else logger.info
     log("%s", report.line)
     return prepared, report

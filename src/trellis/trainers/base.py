@@ -293,7 +293,7 @@ class PostTrainer(Trainer):
         self.save_parts(folder, state_dict)
         if self.processing_class is not None:
             self.processing_class.save_pretrained(str(folder))
-        checkpoint.write_args_json(folder, self.args)
+        checkpoint.seal(folder, self.args)
 
     def save_parts(self, folder: Path, state_dict: dict[str, Tensor] | None = None) -> None:
         """Write the trained weights to `folder`, loadable by stock transformers (and peft)."""
