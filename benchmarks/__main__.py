@@ -14,7 +14,7 @@ import torch
 def paths() -> None:
     """Measure every path on one thread."""
     from . import rollout, scoring
-    from .measure import compare
+    from .measure import compare, memory_of
 
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -25,8 +25,10 @@ def paths() -> None:
     repeats = parser.parse_args().repeats
     torch.set_num_threads(1)
     print(f"{'case':<22}{'plain s':>9}{'ours s':>9}{'ratio':>8}{'plain MiB':>11}{'ours MiB':>10}")
-    for case in (*scoring.cases(), *rollout.cases()):
-        row = compare(case, repeats)
+    cases = [*scoring.cases(), *rollout.cases()]
+    memories = [memory_of(case) for case in cases]
+    for case, memory in zip(cases, memories, strict=True):
+        row = compare(case, repeats, memory)
         seconds = f"{row.plain_seconds:>9.3f}{row.our_seconds:>9.3f}{row.ratio:>8.2f}"
         print(f"{row.name:<22}{seconds}{row.plain_memory:>11.0f}{row.our_memory:>10.0f}")
 

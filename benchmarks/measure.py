@@ -58,9 +58,14 @@ def peak_memory(work: Work) -> float:
     return grown
 
 
-def compare(case: Case, repeats: int) -> Row:
+def memory_of(case: Case) -> tuple[float, float]:
+    """The plain side's and our MiB. Ask before anything is timed: what a process has freed, it takes again unseen."""
+    return peak_memory(case.plain), peak_memory(case.ours)
+
+
+def compare(case: Case, repeats: int, memory: tuple[float, float] | None = None) -> Row:
     """Both sides of `case`, alternating, after one untimed call each."""
-    memory = peak_memory(case.plain), peak_memory(case.ours)
+    memory = memory_of(case) if memory is None else memory
     case.plain(), case.ours()
     pairs = [(cpu_seconds(case.plain), cpu_seconds(case.ours)) for _ in range(repeats)]
     return Row(

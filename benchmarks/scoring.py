@@ -1,4 +1,5 @@
-"""Log-probabilities of rows of mixed length: `trellis.scoring.score` beside padded logits and a log-softmax over them."""
+"""Log-probabilities of rows of mixed length: `trellis.scoring.score` beside padded logits and a log-softmax over them, and of
+pairs: the layouts beside each other."""
 
 from __future__ import annotations
 
@@ -27,12 +28,44 @@ def batch_of(rows: int, longest: int, vocabulary: int) -> TokenBatch:
     return TokenBatch.from_lists(ids, [[0] * 8 + [1] * (n - 8) for n in lengths], prompt_len=[8] * rows)
 
 
+def pairs_of(pairs: int, vocabulary: int) -> TokenBatch:
+    """Chosen and rejected answers of 16 to 128 tokens to prompts of 150 to 600."""
+    draw = torch.Generator().manual_seed(0)
+
+    def text(low: int, high: int) -> list[int]:
+        length = int(torch.randint(low, high + 1, (), generator=draw))
+        return torch.randint(0, vocabulary, (length,), generator=draw).tolist()
+
+    prompts = [text(150, 600) for _ in range(pairs)] * 2
+    answers = [text(16, 128) for _ in prompts]
+    return TokenBatch.from_lists(
+        [p + a for p, a in zip(prompts, answers, strict=True)],
+        [[0] * len(p) + [1] * len(a) for p, a in zip(prompts, answers, strict=True)],
+        group=[*range(pairs)] * 2,
+        prompt_len=[len(p) for p in prompts],
+    )
+
+
 def plain_logps(model: nn.Module, batch: TokenBatch) -> Tensor:
     """[B, T]: the whole `[B, T, V]` logits, normalised, and the tokens picked out of them."""
     mask = batch.attention_mask.long()
     logits = model(input_ids=batch.input_ids, attention_mask=mask, use_cache=False).logits[:, :-1]
     picked = logits.log_softmax(-1).gather(-1, batch.input_ids[:, 1:, None]).squeeze(-1)
     return nn.functional.pad(picked, (1, 0)) * batch.loss_mask
+
+
+def layouts() -> list[Case]:
+    """A step's forward and backward over four pairs with long prompts: each layout beside the padded one."""
+    model, batch = model_of(8_192), pairs_of(4, 8_192)
+
+    def step(layout: str) -> None:
+        model.zero_grad()
+        score(model, batch, layout=layout).logps.sum().backward()
+
+    return [
+        Case(f"pairs, {name}", lambda: step("padded"), lambda name=name: step(name))
+        for name in ("packed", "shared")
+    ]
 
 
 def cases() -> list[Case]:
@@ -57,4 +90,5 @@ def cases() -> list[Case]:
             lambda: trained(plain_logps(model, batch)),
             lambda: trained(score(model, batch).logps),
         ),
+        *layouts(),
     ]
