@@ -201,7 +201,7 @@ class Largest(TorchDispatchMode):
 
 def test_defect_17_no_tensor_is_as_large_as_batch_times_length_times_vocabulary(tmp_path):
     """A rollout and a training step with V = 65,536: what is alive at once is a chunk of logits, not [B, T, V]."""
-    vocabulary, rows, length = 1 << 16, 8, 32
+    vocabulary, rows, length = 1 << 16, 8, 64
     model = tiny_model("llama", vocab_size=vocabulary, hidden_size=16, intermediate_size=16)
     trainer = trainer_of(
         tmp_path,

@@ -45,7 +45,7 @@ def test_row_23_ppo_imports_without_a_warning():
 
 def test_row_23_a_trainer_that_is_not_there_yet_is_one_message():
     with pytest.raises(ImportError) as error:
-        exec("from trellis import ORPOTrainer")
+        exec("from trellis import GRPOTrainer")
     start, _, _ = promised("23").partition("…")
     assert str(error.value).startswith(start)
     assert "PPOTrainer" in str(error.value)
