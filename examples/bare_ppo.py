@@ -17,7 +17,7 @@ from trellis.advantages import gae, place_score, whiten
 from trellis.data import prompt_indices
 from trellis.losses.policy import KL_ESTIMATORS, clipped_surrogate, clipped_value
 from trellis.models import ActorCritic, disable_dropout
-from trellis.rollout import SamplingParams, sample, to_batch
+from trellis.rollout import SamplingParams, sample, spread, to_batch
 from trellis.scoring import score, token_values
 from trellis.types import Rollout
 
@@ -74,6 +74,7 @@ def train(ac, prompts, judge, sampling, s, seed_of=any_seed):
             advantages, returns = gae(rewards, values, mask, gamma=s.gamma, lam=s.lam)
         rollout = Rollout(
             **vars(batch), old_logps=old, ref_logps=ref, values=values, rewards=rewards, scores=scores,
+            sampled_logps=spread([c.logps for c in said], batch),
             advantages=whiten(advantages, mask), returns=returns, row=torch.tensor(rows),
             finished=torch.tensor([c.finish_reason == "stop" for c in said]),
         )  # fmt: skip

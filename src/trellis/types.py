@@ -149,14 +149,16 @@ class TokenBatch(Record):
 class Rollout(TokenBatch):
     """Sampled rows with what was learned about them; everything per token is `[B, T]` float32 and 0 outside `loss_mask`.
 
-    old_logps, ref_logps: log-probabilities under the policy that sampled and under the reference; values: the critic's, at the
-    state in which the token was chosen; rewards: what each token earned; advantages, returns: from `advantages.gae` or a group
-    baseline. scores [B]: the reward functions' verdict on the whole row. finished [B] bool: the row ended with a stop token.
+    old_logps, ref_logps: log-probabilities under the policy that sampled and under the reference; sampled_logps: what the engine
+    that sampled said of them, at its temperature; values: the critic's, at the state in which the token was chosen; rewards: what
+    each token earned; advantages, returns: from `advantages.gae` or a group baseline. scores [B]: the reward functions' verdict
+    on the whole row. finished [B] bool: the row ended with a stop token.
     row [B] int64: the prompt's index in the training data.
     """
 
     old_logps: Tensor
     ref_logps: Tensor
+    sampled_logps: Tensor
     values: Tensor
     rewards: Tensor
     advantages: Tensor

@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+from torch import nn
+
 from .engine import sample
+from .episodes import Driver, Episodes, OneTurn
+from .in_process import InProcess
 from .modes import evaluation
 from .params import Completion, RolloutStats, SamplingParams
 from .rows import spread, to_batch
@@ -13,6 +17,11 @@ from .stops import stop_ids
 
 __all__ = [
     "Completion",
+    "Driver",
+    "Engine",
+    "Episodes",
+    "InProcess",
+    "OneTurn",
     "RolloutStats",
     "Sampler",
     "SamplingParams",
@@ -25,7 +34,7 @@ __all__ = [
 
 
 class Sampler(Protocol):
-    """What an engine offers; `functools.partial(sample, model)` is one."""
+    """What samples; `functools.partial(sample, model)` is one."""
 
     def __call__(
         self,
@@ -36,4 +45,21 @@ class Sampler(Protocol):
         seeds: Sequence[int],
     ) -> list[Completion]:
         """`n` completions per prompt, sample j of prompt i at i·n + j."""
+        ...
+
+
+class Engine(Sampler, Protocol):
+    """A sampler that a trainer keeps up with its weights.
+
+    exact: it samples from the very weights and numbers that are trained, so no correction is needed.
+    """
+
+    exact: bool
+
+    def sync(self, model: nn.Module, step: int) -> None:
+        """Take over the weights of `model`, as they are at optimizer step `step`; called before every rollout, on every rank."""
+        ...
+
+    def close(self) -> None:
+        """Let go of what it holds; called when training ends."""
         ...

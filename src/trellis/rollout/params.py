@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 
 def _check(condition: bool, message: str) -> None:
@@ -49,16 +49,36 @@ class SamplingParams:
 
 @dataclass(frozen=True)
 class Completion:
-    """What was sampled after one prompt, token by token.
+    """What came after one prompt, token by token.
 
-    ids: the sampled tokens, with the stop token if there was one; logps: log-probability of each under the model's full
-    distribution at the sampling temperature; sampler_logps: under the filtered distribution it was drawn from (0 if greedy).
+    ids: the tokens, with the stop token if there was one; mask: which of them the policy sampled (None: all; what tools and
+    environments said lies between). Of the sampled ones alone: logps, the log-probability of each under the model's full
+    distribution at the sampling temperature, and sampler_logps, under the filtered distribution it was drawn from (0 if greedy).
+    messages: what was said, where that was a conversation of more than one message.
     """
 
     ids: list[int]
     logps: list[float]
     sampler_logps: list[float]
     finish_reason: Literal["stop", "length"]
+    mask: list[bool] | None = None
+    messages: list[dict[str, Any]] | None = None
+
+    def __post_init__(self) -> None:
+        sampled = len(self.ids) if self.mask is None else sum(self.mask)
+        _check(
+            self.mask is None or len(self.mask) == len(self.ids),
+            f"{len(self.ids)} tokens, {len(self.mask or ())} mask entries",
+        )
+        _check(
+            len(self.logps) == len(self.sampler_logps) == sampled,
+            f"{sampled} sampled tokens need as many logps and sampler_logps, not {len(self.logps)} and {len(self.sampler_logps)}",
+        )
+
+    @property
+    def sampled(self) -> list[bool]:
+        """Which of ids the policy sampled."""
+        return [True] * len(self.ids) if self.mask is None else self.mask
 
     def __len__(self) -> int:
         return len(self.ids)

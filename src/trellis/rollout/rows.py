@@ -17,7 +17,7 @@ def to_batch(
     group: Sequence[int] | None = None,
     pad: int = 0,
 ) -> TokenBatch:
-    """Rows of prompt + completion, masked in on the completion (its stop token too).
+    """Rows of prompt + completion, masked in on what the policy sampled (a stop token too).
 
     `prompts`: one per completion, or one per n completions as `sample` returns them. `group` [B]: default, the prompt's number.
     Raises ValueError when the numbers of prompts and completions do not fit.
@@ -31,7 +31,7 @@ def to_batch(
     pairs = list(zip(repeated, completions, strict=True))
     return TokenBatch.from_lists(
         [[*prompt, *completion.ids] for prompt, completion in pairs],
-        [[0] * len(prompt) + [1] * len(completion.ids) for prompt, completion in pairs],
+        [[0] * len(prompt) + [int(m) for m in completion.sampled] for prompt, completion in pairs],
         group=[i for i in range(len(prompts)) for _ in range(n)] if group is None else group,
         prompt_len=[len(prompt) for prompt in repeated],
         pad=pad,

@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, fields
+from itertools import groupby
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..data import prompt_indices
 from ..metrics import Metric, deviation
 from ..models import Reference
 from ..rewards import RewardResult, RewardSet
-from ..rollout import Completion, SamplingParams, sample, spread, to_batch
+from ..rollout import (
+    Completion,
+    Driver,
+    Engine,
+    Episodes,
+    InProcess,
+    OneTurn,
+    SamplingParams,
+    spread,
+    to_batch,
+)
 from ..scoring import in_chunks
 from ..types import Metrics, Rollout, TokenBatch
 from .gather import gather_rows
@@ -31,12 +41,15 @@ SAMPLING = Metric(
 
 @dataclass(frozen=True)
 class Means:
-    """What a trainer samples and judges with. `chunk_rows`: rows sampled or scored at once, without gradients."""
+    """What a trainer samples and judges with. `chunk_rows`: rows sampled or scored at once, without gradients; `engine`: who
+    samples (default: the policy, in this process); `driver`: who leads from prompts to completions (default: one turn)."""
 
     sampling: SamplingParams
     rewards: RewardSet
     reference: Reference | None
     chunk_rows: int
+    engine: Engine | None = None
+    driver: Driver = field(default_factory=OneTurn)
 
 
 class Collector:
@@ -44,12 +57,13 @@ class Collector:
 
     def __init__(self, trainer: Any, means: Means) -> None:
         self.trainer, self.means = trainer, means
+        self.engine: Engine = means.engine or InProcess(means.chunk_rows)
         self._warned = False
 
     @property
     def metrics(self) -> list[Metric]:
         """What collecting adds to the meter."""
-        found = [SAMPLING]
+        found = [SAMPLING, *self.means.driver.metrics]
         for name in self.means.rewards.names:
             mean, square, std = (f"rewards/{name}/{what}" for what in ("mean", "square", "std"))
             found += [
@@ -62,22 +76,20 @@ class Collector:
     def collect(self, number: int) -> tuple[Rollout, RewardResult]:
         """Rollout `number`, measured, with its verdict; all ranks' rows on every rank."""
         trainer, schedule = self.trainer, self.trainer.schedule
-        args, data = trainer.args, trainer.train_dataset
-        size = schedule.prompts // schedule.world
-        first = args.process_index * size
-        order_seed = args.seed if args.data_seed is None else args.data_seed
-        indices = prompt_indices(number * schedule.prompts, schedule.prompts, len(data), order_seed)
-        indices = indices[first : first + size]
-        rows = [data[i] for i in indices]
-        places = range(first * schedule.samples, (first + size) * schedule.samples)
-        completions = self.sample(rows, [derived_seed(args.seed, number, place) for place in places])
-        rows = [row for row in rows for _ in range(schedule.samples)]
-        verdict = self.judge(rows, completions)
-        rollout = self.measure(rows, completions, verdict)
-        self._compare(rollout, completions)
-        rollout.group = first + torch.arange(size).repeat_interleave(schedule.samples).to(rollout.group)
-        rollout.row = torch.tensor(indices).repeat_interleave(schedule.samples).to(rollout.row)
-        trainer.held_out.offer(number, rows, completions, verdict.total)
+        places = schedule.places(trainer.args.process_index)
+        rows, indices = trainer.prompts.rows(
+            number * schedule.prompts, schedule.prompts, [place // schedule.samples for place in places]
+        )
+        seeds = [derived_seed(trainer.args.seed, number, place) for place in places]
+        episodes = self.sample(rows, seeds)
+        trainer.meter.add(episodes.metrics)
+        verdict = self.judge(rows, episodes)
+        rollout = self.measure(rows, episodes, verdict, old=trainer.scores_old)
+        if trainer.scores_old:
+            self.compare(rollout.old_logps - rollout.sampled_logps, rollout.loss_mask)
+        rollout.group = torch.tensor(places).to(rollout.group) // schedule.samples
+        rollout.row = torch.tensor(indices).to(rollout.row)
+        trainer.held_out.offer(number, rows, episodes, verdict)
         if schedule.world > 1:
             rollout, verdict = gather_rows(trainer.accelerator, rollout, verdict)
         trainer.meter.add(self.reward_sums(verdict))
@@ -93,64 +105,70 @@ class Collector:
             found[f"rewards/{name}/square"] = ((applies**2).sum(), count)
         return found
 
-    def sample(self, rows: Sequence[Row], seeds: Sequence[int]) -> list[Completion]:
-        """Completions of prepared prompts, one per seed, by the policy itself in the precision it is trained in."""
-        means, trainer = self.means, self.trainer
+    def sample(self, rows: Sequence[Row], seeds: Sequence[int]) -> Episodes:
+        """One episode per row (a prompt's samples side by side), by the policy in the precision it is trained in."""
+        trainer = self.trainer
         with trainer.accelerator.autocast():
-            return sample(
-                trainer.policy,
-                [row["prompt_ids"] for row in rows],
-                means.sampling,
-                n=len(seeds) // max(1, len(rows)),
-                seeds=seeds,
-                rows=means.chunk_rows,
-            )
+            self.engine.sync(trainer.policy, trainer.state.global_step)
+            return self.means.driver(rows, self.turn, seeds)
+
+    def turn(self, prompts: Sequence[Sequence[int]], seeds: Sequence[int]) -> list[Completion]:
+        """One completion of each prompt; equal prompts side by side are read once."""
+        done: list[Completion] = []
+        for n, several in runs(prompts):
+            part = seeds[len(done) : len(done) + n * len(several)]
+            done += self.engine(several, self.means.sampling, n=n, seeds=part)
+        return done
 
     def texts(self, completions: Sequence[Completion]) -> list[str]:
         """What the completions say, without special tokens."""
         decode = self.trainer.processing_class.decode
         return [decode(c.ids, skip_special_tokens=True) for c in completions]
 
-    def judge(self, rows: Sequence[Row], completions: Sequence[Completion]) -> RewardResult:
+    def judge(self, rows: Sequence[Row], episodes: Episodes) -> RewardResult:
         """The rewards' verdict on completions, as texts or chats like their prompts."""
-        said = [
-            text if isinstance(row["prompt"], str) else [{"role": "assistant", "content": text}]
-            for text, row in zip(self.texts(completions), rows, strict=True)
-        ]
+        completions = episodes.completions
         return self.means.rewards(
             prompts=[row["prompt"] for row in rows],
-            completions=said,
+            completions=[
+                said_as(row["prompt"], text, completion)
+                for text, row, completion in zip(self.texts(completions), rows, completions, strict=True)
+            ],
             completion_ids=[c.ids for c in completions],
-            columns=extra_columns(rows),
+            columns={**extra_columns(rows), **episodes.columns},
             state=self.trainer.state,
             finished=[c.finish_reason == "stop" for c in completions],
         )
 
     @torch.no_grad()
     def measure(
-        self, rows: Sequence[Row], completions: Sequence[Completion], verdict: RewardResult
+        self, rows: Sequence[Row], episodes: Episodes, verdict: RewardResult, *, old: bool = True
     ) -> Rollout:
         """A rollout with everything known before advantages: log-probabilities old and of the reference, values, scores.
 
         Old ones are scored, not taken from sampling: with unchanged weights every ratio is then 1 and every KL 0, to the bit, in
-        any precision.
+        any precision. `old=False`: the trainer needs none, and they are what sampling said.
         """
-        trainer = self.trainer
+        trainer, completions = self.trainer, episodes.completions
         trainer.model.eval()
-        batch = to_batch([row["prompt_ids"] for row in rows], completions).to(trainer.args.device)
-        old, values = trainer.look(batch)
-        blank = torch.zeros_like(old)
+        prompts = [row["prompt_ids"] for row in rows] if episodes.prompts is None else episodes.prompts
+        same = [n for n, (_, group) in enumerate(groupby(prompts)) for _ in group]
+        batch = to_batch(prompts, completions, group=same).to(trainer.args.device)
+        sampled = spread([c.logps for c in completions], batch)
+        blank = torch.zeros_like(sampled)
+        old_logps, values = trainer.look(batch) if old else (sampled, blank)
         return Rollout(
             **{f.name: getattr(batch, f.name) for f in fields(TokenBatch)},
-            old_logps=old,
+            old_logps=old_logps,
             ref_logps=self.ref_logps(batch),
+            sampled_logps=sampled,
             values=values,
-            rewards=blank,
+            rewards=blank.clone(),
             advantages=blank.clone(),
             returns=blank.clone(),
-            scores=verdict.total.to(old.device),
-            finished=torch.tensor([c.finish_reason == "stop" for c in completions], device=old.device),
-            row=torch.zeros(len(batch), dtype=torch.long, device=old.device),
+            scores=verdict.total.to(blank.device),
+            finished=torch.tensor([c.finish_reason == "stop" for c in completions], device=blank.device),
+            row=torch.zeros(len(batch), dtype=torch.long, device=blank.device),
         )
 
     @torch.no_grad()
@@ -168,19 +186,34 @@ class Collector:
         with self.means.reference.active(self.trainer.policy) as model:
             return self.logps(model, batch)
 
-    def _compare(self, rollout: Rollout, completions: Sequence[Completion]) -> None:
-        """Say how far what sampling saw is from what was scored."""
-        trainer, sampled = self.trainer, spread([c.logps for c in completions], rollout)
-        difference = (rollout.old_logps - sampled).abs()
-        trainer.meter.add({SAMPLING.name: (difference.sum(), rollout.loss_mask.sum())})
+    def compare(self, difference: Tensor, mask: Tensor) -> None:
+        """Say how far what sampling saw is from what was scored: `difference` [B, T] of their log-probabilities."""
+        trainer, difference = self.trainer, difference.detach().abs() * mask
+        trainer.meter.add({SAMPLING.name: (difference.sum(), mask.sum())})
         exact = trainer.accelerator.mixed_precision == "no" and trainer.policy.dtype == torch.float32
-        if exact and not self._warned and float(difference.max()) > SAME:
-            self._warned = True
+        if not (exact and self.engine.exact) or self._warned:
+            return
+        worst, self._warned = float(difference.max()) if difference.numel() else 0.0, True
+        if worst > SAME:
             logger.warning(
                 "sampling and scoring differ by up to %.2g per token: this model's cached and uncached forward passes do not "
                 "agree, so it is trained on what it would not quite have sampled",
-                float(difference.max()),
+                worst,
             )
+
+
+def runs(prompts: Sequence[Sequence[int]]) -> Iterator[tuple[int, list[Sequence[int]]]]:
+    """(n, prompts): the prompts in their order, each n times side by side, in as few parts as there are changes of n."""
+    counted = [(len(list(group)), prompt) for prompt, group in groupby(prompts)]
+    for n, part in groupby(counted, key=lambda pair: pair[0]):
+        yield n, [prompt for _, prompt in part]
+
+
+def said_as(prompt: Any, text: str, completion: Completion) -> Any:
+    """A completion in the form of its prompt: a text, or messages."""
+    if completion.messages is not None:
+        return completion.messages
+    return text if isinstance(prompt, str) else [{"role": "assistant", "content": text}]
 
 
 def extra_columns(rows: Sequence[Row]) -> dict[str, list[Any]]:

@@ -7,13 +7,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from ..data import prepare_prompts
 from ..losses.policy import k1, k3
 from ..monitor import send, show
 from ..rewards import RewardResult
-from ..rollout import Completion
+from ..rollout import Episodes
 from ..types import Rollout
 from .collector import extra_columns
 from .seeds import derived_seed
@@ -38,20 +37,20 @@ class HeldOut:
         rollouts = self.trainer.schedule.rollouts
         return index * self.tables // rollouts > (index - 1) * self.tables // rollouts
 
-    def complete(self, rows: Sequence[Row]) -> tuple[list[Completion], RewardResult]:
+    def complete(self, rows: Sequence[Row]) -> tuple[Episodes, RewardResult]:
         """One completion per prepared prompt, and their verdict."""
         trainer = self.trainer
         seeds = [derived_seed(trainer.args.seed, "held out", i) for i in range(len(rows))]
-        completions = trainer.collector.sample(rows, seeds)
-        return completions, trainer.collector.judge(rows, completions)
+        episodes = trainer.collector.sample(rows, seeds)
+        return episodes, trainer.collector.judge(rows, episodes)
 
     def prompts(self, data: Any) -> Sequence[Row]:
         """Prepared prompts of an eval set as given; without one, the first training prompts."""
         trainer = self.trainer
         if data is None:
-            count = min(len(trainer.train_dataset), trainer.schedule.prompts)
-            logger.info("there is no eval_dataset: the first %d training prompts are evaluated", count)
-            return [trainer.train_dataset[i] for i in range(count)]
+            found = trainer.prompts.first(trainer.schedule.prompts)
+            logger.info("there is no eval_dataset: the first %d training prompts are evaluated", len(found))
+            return found
         if "prompt_ids" not in data[0]:
             data, _ = prepare_prompts(data, trainer.processing_class, name="eval_dataset")
         return [data[i] for i in range(len(data))]
@@ -59,8 +58,8 @@ class HeldOut:
     def evaluate(self, data: Any) -> dict[str, float]:
         """Means over the prompts: score, KL to the reference, length, share cut off, each reward, the user's metrics."""
         trainer, rows = self.trainer, self.prompts(data)
-        completions, verdict = self.complete(rows)
-        rollout = trainer.collector.measure(rows, completions, verdict)
+        episodes, verdict = self.complete(rows)
+        rollout = trainer.collector.measure(rows, episodes, verdict)
         trainer.reward_of(rollout, verdict)
         found = {
             "objective/scores": float(rollout.scores.mean()),
@@ -75,7 +74,7 @@ class HeldOut:
         }
         if self.user_metrics is not None:
             columns = extra_columns(rows)
-            said = trainer.collector.texts(completions)
+            said = trainer.collector.texts(episodes.completions)
             found |= self.user_metrics(
                 prompts=[row["prompt"] for row in rows],
                 completions=said,
@@ -94,9 +93,7 @@ class HeldOut:
         }
 
     @torch.no_grad()
-    def offer(
-        self, index: int, rows: Sequence[Row], completions: Sequence[Completion], scores: Tensor
-    ) -> None:
+    def offer(self, index: int, rows: Sequence[Row], episodes: Episodes, verdict: RewardResult) -> None:
         """Show a table if rollout `index` is due: of held-out prompts where there are some, else of the rollout's own."""
         trainer = self.trainer
         if not self.due(index):
@@ -106,14 +103,13 @@ class HeldOut:
             data = next(iter(data.values()))
         if data is not None:
             rows = [data[i] for i in range(min(TABLE_ROWS, len(data)))]
-            completions, verdict = self.complete(rows)
-            scores = verdict.total
+            episodes, verdict = self.complete(rows)
         if not trainer.is_world_process_zero():
             return
-        said = trainer.collector.texts(completions[:TABLE_ROWS])
+        said = trainer.collector.texts(episodes.completions[:TABLE_ROWS])
         table = [
             {"query": row["prompt"], "response": text, "score": float(score)}
-            for row, text, score in zip(rows, said, scores, strict=False)
+            for row, text, score in zip(rows, said, verdict.total, strict=False)
         ]
         step = trainer.state.global_step
         show(table, title=f"rollout {index}, step {step}")

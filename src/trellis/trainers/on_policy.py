@@ -24,6 +24,7 @@ from ..types import Rollout, TokenBatch
 from .base import PostTrainer
 from .collector import Collector, Means
 from .held_out import HeldOut
+from .prompts import prompts_of
 from .schedule import Schedule
 from .seeds import derived_seed
 
@@ -53,6 +54,8 @@ class OnPolicyTrainer(PostTrainer):
         self.started, self.episodes_at_start = time.perf_counter(), 0
         self.collector = Collector(self, means)
         super().__init__(model, self._loop_args(args), **hf)
+        seed = args.seed if args.data_seed is None else args.data_seed
+        self.prompts = prompts_of(self.train_dataset, seed, shuffle=getattr(args, "shuffle_dataset", True))
         self.held_out = HeldOut(self, tables, compute_metrics)
 
     def _loop_args(self, args: Any) -> Any:
@@ -69,6 +72,11 @@ class OnPolicyTrainer(PostTrainer):
     def policy(self) -> Any:
         """The module that samples and is scored."""
         return self.accelerator.unwrap_model(self.model)
+
+    @property
+    def scores_old(self) -> bool:
+        """Whether a rollout's log-probabilities are scored before it is trained on, or taken from sampling."""
+        return True
 
     def look(self, batch: TokenBatch) -> tuple[Tensor, Tensor]:
         """([B, T] log-probabilities of the policy, [B, T] values of its critic: 0 where there is none), without gradients."""
@@ -119,9 +127,17 @@ class OnPolicyTrainer(PostTrainer):
         """This rank's rows of the next minibatch."""
         epoch, number = divmod(self.cursor, self.schedule.minibatches)
         seed = derived_seed(self.args.seed, "minibatches", self.rollout_index - 1, epoch)
-        order = torch.randperm(self.schedule.rows, generator=torch.Generator().manual_seed(seed))
-        rows = order.view(self.schedule.minibatches, -1)[number]
+        rows = self.shuffled(torch.Generator().manual_seed(seed)).view(self.schedule.minibatches, -1)[number]
         return rows.view(self.schedule.world, -1)[self.args.process_index].to(self.args.device)
+
+    def shuffled(self, generator: torch.Generator) -> Tensor:
+        """[rows]: the rollout's rows in a random order that keeps a prompt's samples side by side, where they can share it."""
+        prompts, samples = self.schedule.prompts, self.schedule.samples
+        first = torch.randperm(prompts, generator=generator)[:, None] * samples
+        if samples == 1:
+            return first.flatten()
+        within = torch.rand(prompts, samples, generator=generator).argsort(dim=1)
+        return (first + within).flatten()
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """The schedule of the arguments, held constant within a rollout: what was sampled at one rate is trained at one."""
@@ -149,7 +165,8 @@ class OnPolicyTrainer(PostTrainer):
             logs["eps"] = (self.episodes - self.episodes_at_start) / elapsed
             logs["episode"] = self.episodes
             logs["lr"] = logs["learning_rate"]
-            self.state.epoch = self.episodes / self.schedule.samples / len(self.train_dataset)
+            epochs = self.prompts.epochs(self.rollout_index * self.schedule.prompts)
+            self.state.epoch = self.state.epoch if epochs is None else epochs
         super().log(logs, start_time)
 
     # ---- evaluation ----------------------------------------------------------------------------------------------------

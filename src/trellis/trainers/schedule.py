@@ -36,9 +36,9 @@ class Schedule:
                 f"rank(s); expected a multiple of {unit}: use {nearest} rows (per_device_train_batch_size × "
                 f"gradient_accumulation_steps × ranks), or another num_mini_batches"
             )
-        if self.rows % (self.samples * self.world):
+        if self.rows % self.samples:
             raise ValueError(
-                f"{self.rows} rows are not a whole number of prompts with {self.samples} samples on {self.world} rank(s)"
+                f"{self.rows} rows are not a whole number of prompts with {self.samples} samples"
             )
 
     @property
@@ -60,6 +60,11 @@ class Schedule:
     def micro_steps(self) -> int:
         """Forward passes per optimizer step on one rank."""
         return -(-self.minibatch_rows // self.micro_rows)
+
+    def places(self, rank: int) -> range:
+        """The rows of a rollout that `rank` samples."""
+        size = self.rows // self.world
+        return range(rank * size, (rank + 1) * size)
 
     def __str__(self) -> str:
         return (
