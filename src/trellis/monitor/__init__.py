@@ -1,8 +1,19 @@
 """Watching a run: sample tables, the history on disk, curves."""
 
+from .completions import CompletionLog, read_completions
 from .curves import draw_curves
 from .history import History, read_history
 from .progress import Progress
 from .samples import render, send, show
 
-__all__ = ["History", "Progress", "draw_curves", "read_history", "render", "send", "show"]
+__all__ = [
+    "CompletionLog",
+    "History",
+    "Progress",
+    "draw_curves",
+    "read_completions",
+    "read_history",
+    "render",
+    "send",
+    "show",
+]
