@@ -147,7 +147,7 @@ def prompt_row(row: Row, index: int, enc: Encoding) -> dict[str, Any]:
         prompt = enc.tokenizer.decode(ids, skip_special_tokens=True) if prompt is None else prompt
     elif is_conversation(value):
         prompt = as_messages(value, "user")
-        options = {"tools": as_tools(row.get("tools")), **template_options(row)}
+        options = {"tools": as_tools(row.get("tools")), **enc.template, **template_options(row)}
         ids = render_prompt(enc.tokenizer, prompt, **options)
     else:
         prompt = as_text(value, name)

@@ -135,13 +135,14 @@ def prepare_prompts(
     *,
     max_length: int | None = None,
     over_length: str = "drop",
+    template_kwargs: dict[str, Any] | None = None,
     num_proc: int | None = None,
     name: str = "train_dataset",
 ) -> tuple[Prepared, DataReport]:
     """Rows `{"prompt_ids", "prompt", …every other column}`, and their report. `prompt` is the original text or messages.
 
     A prompt of more than `max_length` tokens is dropped (`over_length="drop"`) or loses its beginning ("keep_end"); both are
-    counted. Empty prompts are dropped.
+    counted. Empty prompts are dropped. `template_kwargs` reach the chat template; a row's own win.
     """
     check_lengths(max_length)
     if over_length not in ("drop", "keep_end"):
@@ -149,7 +150,8 @@ def prepare_prompts(
     source = as_source(dataset, name, "prompt")
     columns = columns_of(source, name)
     schema = prompt_schema(columns, owner=name)
-    enc = replace(encoding(tokenizer, schema, source, name), max_length=max_length, over_length=over_length)
+    limits = {"max_length": max_length, "over_length": over_length, "template": template_kwargs or {}}
+    enc = replace(encoding(tokenizer, schema, source, name), **limits)
     used = {*schema.columns.values(), "prompt", "prompt_ids", "attention_mask"}
     keep = [c for c in columns if c not in used]
     mapped = map_rows(source, prompt_row, {"enc": enc}, owner=name, keep=keep, num_proc=num_proc)

@@ -39,6 +39,7 @@ class Encoding:
     max_prompt_length: int | None = None
     max_completion_length: int | None = None
     tools: list[Any] | None = None
+    template: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
