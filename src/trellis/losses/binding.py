@@ -5,9 +5,9 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
-from torch import Tensor
+Returned = TypeVar("Returned")
 
 
 def knobs_of(function: Callable[..., Any]) -> tuple[str, ...]:
@@ -15,7 +15,9 @@ def knobs_of(function: Callable[..., Any]) -> tuple[str, ...]:
     return tuple(p.name for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY)
 
 
-def bound(function: Callable[..., Tensor], fields: Mapping[str, Any], owner: str) -> Callable[..., Tensor]:
+def bound(
+    function: Callable[..., Returned], fields: Mapping[str, Any], owner: str
+) -> Callable[..., Returned]:
     """`function` with its knobs taken from `fields`; one with a default may be missing there. Raises ValueError for any other."""
     parameters = inspect.signature(function).parameters
     missing = [
