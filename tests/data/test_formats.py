@@ -123,7 +123,7 @@ LANGUAGE_FAULTS = [
     ([{"label": 1}], ["Found columns: ['label']", "Expected: `text`"]),
     ([{"question": "a", "answer": "b", "instruction": "c", "output": "d"}], ["ambiguous", "formatting_func"]),
     ([{"instruction": "a", "input": "b", "output": "c"}], ["['input']", "ambiguous"]),
-    ([{"text": "a"}, {"body": "b"}], ["Found columns: []"]),
+    ([{"text": "a"}, {"body": "b"}], ["row 1", "no column 'text'", "found ['body']"]),
     ([], ["found 0 rows"]),
     ([{"text": 3}], ["row 0", "`text` must be a string", "int 3"]),
     ([{"text": "a"}, {"text": None}], ["row 1", "NoneType"]),

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from .formats import Message
+from .messages import Message
 
 GENERATION_MARK = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
@@ -35,13 +35,22 @@ def require_generation_marks(tokenizer: Any) -> None:
         )
 
 
+def _applied(tokenizer: Any, messages: Sequence[Message], **kwargs: Any) -> Any:
+    """What `apply_chat_template` returns. A template is a program of somebody else's: whatever it raises is a ValueError."""
+    try:
+        return tokenizer.apply_chat_template(list(messages), tokenize=True, tokenizer_kwargs=QUIET, **kwargs)
+    except Exception as error:
+        roles = [message.get("role") for message in messages]
+        raise ValueError(
+            f"the chat template refuses a conversation with the roles {roles} ({type(error).__name__}: {error}). Change the "
+            "row, or choose another template with chat_template_path"
+        ) from error
+
+
 def render(tokenizer: Any, messages: Sequence[Message], *, tools: Any = None, **kwargs: Any) -> list[int]:
     """The ids of a conversation exactly as the template writes it; special tokens are the template's own business."""
     require_template(tokenizer)
-    ids = tokenizer.apply_chat_template(
-        list(messages), tools=tools, tokenize=True, return_dict=False, tokenizer_kwargs=QUIET, **kwargs
-    )
-    return list(ids)
+    return list(_applied(tokenizer, messages, tools=tools, return_dict=False, **kwargs))
 
 
 def render_prompt(
@@ -58,15 +67,8 @@ def render_assistant_mask(
 ) -> tuple[list[int], list[int]]:
     """ids and a 0/1 mask that is 1 on what stands between the template's generation marks."""
     require_generation_marks(tokenizer)
-    encoded = tokenizer.apply_chat_template(
-        list(messages),
-        tools=tools,
-        tokenize=True,
-        return_dict=True,
-        return_assistant_tokens_mask=True,
-        tokenizer_kwargs=QUIET,
-        **kwargs,
-    )
+    marked = {"return_dict": True, "return_assistant_tokens_mask": True}
+    encoded = _applied(tokenizer, messages, tools=tools, **marked, **kwargs)
     return list(encoded["input_ids"]), [int(x) for x in encoded["assistant_masks"]]
 
 
@@ -97,8 +99,3 @@ def turn_end_ids(tokenizer: Any) -> frozenset[int]:
     )
     ends = [i for i in first[len(first) - tail :] if i in special]
     return frozenset(ends[:1])
-
-
-def template_options(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A row's `chat_template_kwargs`, without the None that Arrow writes for keys of other rows."""
-    return {k: v for k, v in (row.get("chat_template_kwargs") or {}).items() if v is not None}

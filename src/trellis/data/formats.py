@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from typing import Any
-
-Row = Mapping[str, Any]
-Message = dict[str, Any]
 
 QUESTION_ANSWER = (
     ("question", "answer"),
@@ -19,18 +14,6 @@ QUESTION_ANSWER = (
 )
 CONTEXT_COLUMNS = ("input", "context", "system")
 PROMPT_NAMES = ("question", "instruction", "query", "text")
-SHAREGPT_ROLES = {
-    "human": "user",
-    "user": "user",
-    "gpt": "assistant",
-    "assistant": "assistant",
-    "chatgpt": "assistant",
-    "bot": "assistant",
-    "system": "system",
-    "tool": "tool",
-    "function_response": "tool",
-    "observation": "tool",
-}
 EXPECTED = {
     "language": "`text` | `prompt` + `completion` | `messages` | `conversations` | `input_ids`",
     "pairs": "`chosen` + `rejected` | `prompt` + `chosen` + `rejected` | `chosen_input_ids` + `rejected_input_ids`",
@@ -64,7 +47,7 @@ def _first(found: set[str], candidates: Iterable[tuple[str, Schema]]) -> Schema 
 
 def schema_error(family: str, columns: Sequence[str], owner: str, *, why: str = "") -> ValueError:
     """The error for columns that fit no format of `family`: found, expected, the nearest names and a fix of two lines."""
-    found, wanted = sorted(columns), [t for t in TARGETS[family] if t not in columns]
+    found, wanted = sorted(map(str, columns)), [t for t in TARGETS[family] if t not in columns]
     near = {
         t: m[0]
         for t in wanted
@@ -169,60 +152,3 @@ def prompt_schema(columns: Sequence[str], owner: str = "train_dataset") -> Schem
         return Schema("prompts", {"prompt": names[0]}, f"read column {names[0]!r} as `prompt`")
     why = _choose_prompt(names) if names else ""
     raise schema_error("prompts", columns, owner, why=why)
-
-
-def is_conversation(value: Any) -> bool:
-    """Whether `value` is a list of messages (role/content, or ShareGPT's from/value)."""
-    return isinstance(value, list | tuple) and bool(value) and all(isinstance(m, Mapping) for m in value)
-
-
-def as_messages(value: Any, role: str) -> list[Message]:
-    """A conversation in role/content form; a string becomes one message of `role`. Raises ValueError for anything else."""
-    if isinstance(value, str):
-        return [{"role": role, "content": value}]
-    if not is_conversation(value):
-        raise ValueError(
-            f"expected a list of messages like {{'role': 'user', 'content': '…'}}, found {_describe(value)}"
-        )
-    return [_message(m) for m in value]
-
-
-def _message(message: Row) -> Message:
-    # Arrow writes None into keys that only other messages have; a template must not see them.
-    known = {k: v for k, v in message.items() if v is not None}
-    if "role" in known:
-        return known
-    if "from" not in known:
-        raise ValueError(
-            f"a message needs `role` and `content` (or `from` and `value`), found keys {sorted(message)}"
-        )
-    role = SHAREGPT_ROLES.get(str(known["from"]))
-    if role is None:
-        raise ValueError(f"unknown speaker {known['from']!r} in `from`; known: {sorted(SHAREGPT_ROLES)}")
-    return {"role": role, "content": known.get("value", "")}
-
-
-def as_text(value: Any, column: str) -> str:
-    """`value` itself when it is a string; otherwise a ValueError that names the column."""
-    if isinstance(value, str):
-        return value
-    raise ValueError(f"`{column}` must be a string or a list of messages, found {_describe(value)}")
-
-
-def as_ids(value: Any, column: str) -> list[int]:
-    """Token ids as a plain list of ints (a list, or anything with `tolist`). Raises ValueError naming the column."""
-    value = value.tolist() if hasattr(value, "tolist") else value
-    if isinstance(value, list | tuple) and all(isinstance(i, int) for i in value):
-        return [int(i) for i in value]
-    raise ValueError(f"`{column}` must be one list of integers per row, found {_describe(value)}")
-
-
-def as_tools(value: Any) -> list[Any] | None:
-    """A row's tools: a list, or the same as a JSON string; None or empty → None."""
-    tools = json.loads(value) if isinstance(value, str) and value else value
-    return list(tools) if tools else None
-
-
-def _describe(value: Any) -> str:
-    text = repr(value)
-    return f"{type(value).__name__} {text if len(text) <= 60 else text[:57] + '…'}"

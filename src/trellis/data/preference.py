@@ -5,9 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .chat import common_prefix, render, render_prompt, template_options
-from .formats import as_ids, as_messages, as_text, as_tools, is_conversation
-from .tokenize import Encoding, _stopped, plain_ids
+from .chat import common_prefix, render, render_prompt
+from .messages import (
+    as_marks,
+    as_messages,
+    as_text,
+    as_token_ids,
+    as_tools,
+    is_conversation,
+    template_options,
+)
+from .tokenize import Encoding, _stopped, plain_ids, row_ids
 
 Row = Mapping[str, Any]
 Sides = tuple[list[int], list[int], list[int], bool]
@@ -89,9 +97,9 @@ def _margin(value: Any) -> float:
 
 
 def _pair_tokens(row: Row, enc: Encoding) -> Sides:
-    chosen, rejected = (as_ids(row[enc.columns[n]], enc.columns[n]) for n in ("chosen_ids", "rejected_ids"))
+    chosen, rejected = (row_ids(row, enc, name) for name in ("chosen_ids", "rejected_ids"))
     if "prompt_ids" in enc.columns:
-        return as_ids(row[enc.columns["prompt_ids"]], enc.columns["prompt_ids"]), chosen, rejected, False
+        return row_ids(row, enc, "prompt_ids"), chosen, rejected, False
     return _split(common_prefix(chosen, rejected), chosen, rejected)
 
 
@@ -142,8 +150,10 @@ def prompt_row(row: Row, index: int, enc: Encoding) -> dict[str, Any]:
     name = next(iter(enc.columns.values()))
     value, prompt = row[name], row.get("prompt")
     if enc.kind == "prompt_tokens":
-        ids = as_ids(value, name)
-        ids = [i for i, real in zip(ids, row.get("attention_mask") or [1] * len(ids), strict=True) if real]
+        ids = as_token_ids(value, name, enc.vocabulary)
+        if row.get("attention_mask") is not None:
+            marks = as_marks(row["attention_mask"], "attention_mask", len(ids))
+            ids = [i for i, real in zip(ids, marks, strict=True) if real]
         prompt = enc.tokenizer.decode(ids, skip_special_tokens=True) if prompt is None else prompt
     elif is_conversation(value):
         prompt = as_messages(value, "user")

@@ -9,7 +9,8 @@ from itertools import islice
 from typing import Any
 
 from .chat import require_generation_marks, require_template, turn_end_ids
-from .formats import Schema, is_conversation, language_schema, pair_schema, prompt_schema
+from .formats import Schema, language_schema, pair_schema, prompt_schema
+from .messages import is_conversation
 from .pack import STRATEGIES, pack
 from .preference import pair_row, prompt_row
 from .report import DataReport, build_report, require_rows
@@ -22,6 +23,7 @@ from .source import (
     first_row,
     is_stream,
     map_rows,
+    schema_of,
     select,
 )
 from .tokenize import STATS, Encoding, language_row, special_prefix
@@ -56,7 +58,9 @@ def prepare_language_modeling(
     if formatting_func is not None:
         source = map_rows(source, format_row, {"function": formatting_func}, owner=name, num_proc=num_proc)
         text_field = "text"
-    schema = language_schema(columns_of(source, name), text_field, owner=name)
+    else:
+        refuse_images(source, name)
+    schema = schema_of(source, name, language_schema, text_field=text_field)
     if completion_only and schema.kind in ("text", "messages"):
         raise ValueError(
             f"{name}: completion_only_loss=True needs `prompt` + `completion` rows, found {schema.kind!r} rows. "
@@ -105,9 +109,8 @@ def prepare_pairs(
     check_limit("max_prompt_length", max_prompt_length)
     check_limit("max_completion_length", max_completion_length)
     source = as_source(dataset, name, "chosen")
-    columns = columns_of(source, name)
-    _refuse_images(columns, name)
-    schema = pair_schema(columns, owner=name)
+    refuse_images(source, name)
+    schema = schema_of(source, name, pair_schema)
     enc = replace(
         encoding(tokenizer, schema, source, name),
         max_length=max_length,
@@ -120,8 +123,9 @@ def prepare_pairs(
     return finish(mapped, name, option="max_length", value=max_length)
 
 
-def _refuse_images(columns: Sequence[str], name: str) -> None:
-    found = [column for column in ("image", "images") if column in columns]
+def refuse_images(source: Any, name: str) -> None:
+    """Raises ValueError for rows with pictures: a model that learns from their text alone learns to make things up."""
+    found = [column for column in ("image", "images") if column in columns_of(source, name)]
     if found:
         raise ValueError(
             f"{name}: found column {found[0]!r}; these trainers read text only. Write "
@@ -149,8 +153,12 @@ def prepare_prompts(
         raise ValueError(f"over_length={over_length!r} is not known; expected 'drop' or 'keep_end'")
     source = as_source(dataset, name, "prompt")
     columns = columns_of(source, name)
-    schema = prompt_schema(columns, owner=name)
-    limits = {"max_length": max_length, "over_length": over_length, "template": template_kwargs or {}}
+    schema = schema_of(source, name, prompt_schema)
+    limits: dict[str, Any] = {
+        "max_length": max_length,
+        "over_length": over_length,
+        "template": template_kwargs or {},
+    }
     enc = replace(encoding(tokenizer, schema, source, name), **limits)
     used = {*schema.columns.values(), "prompt", "prompt_ids", "attention_mask"}
     keep = [c for c in columns if c not in used]
@@ -200,6 +208,7 @@ def encoding(
         columns=dict(schema.columns),
         prefix=special_prefix(tokenizer),
         stop_ids=turn_end_ids(tokenizer).union(eos),
+        vocabulary=1 + max(tokenizer.get_vocab().values(), default=-1),
         assistant_only=assistant_only,
     )
 
@@ -208,7 +217,12 @@ def format_row(
     row: Mapping[str, Any], index: int, function: Callable[[Mapping[str, Any]], str]
 ) -> dict[str, str]:
     """{"text": formatting_func(row)}. Raises ValueError when it returns anything but a string."""
-    text = function(row)
+    try:
+        text = function(row)
+    except Exception as error:  # code of the user's
+        raise ValueError(
+            f"formatting_func raised {type(error).__name__}: {error} (the row's columns are {sorted(map(str, row))})"
+        ) from error
     if not isinstance(text, str):
         raise ValueError(f"formatting_func must return one string per row, found {type(text).__name__}")
     return {"text": text}

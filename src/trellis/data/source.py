@@ -11,6 +11,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from .formats import Schema
+
 Prepared = Any
 """A `datasets.Dataset` or `IterableDataset` where one was given, otherwise a list of dicts."""
 
@@ -52,7 +54,7 @@ def as_source(data: Any, owner: str, text_column: str) -> Prepared:
 
 
 def _as_rows(data: Sequence[Any], owner: str, text_column: str) -> list[dict[str, Any]]:
-    rows = [data[i] for i in range(len(data))]
+    rows = [_read(data, i, owner) for i in range(len(data))]
     if isinstance(rows[0], Mapping):
         wrong = next((i for i, row in enumerate(rows) if not isinstance(row, Mapping)), None)
         if wrong is not None:
@@ -65,6 +67,15 @@ def _as_rows(data: Sequence[Any], owner: str, text_column: str) -> list[dict[str
             f"Write rows = [{{{text_column!r}: text}} for text in texts]."
         )
     return [{text_column: row} for row in rows]
+
+
+def _read(data: Sequence[Any], index: int, owner: str) -> Any:
+    try:
+        return data[index]
+    except Exception as error:  # code of the user's
+        raise ValueError(
+            f"{owner}: row {index} of {len(data)} cannot be read ({type(error).__name__}: {error})"
+        ) from error
 
 
 def first_row(data: Prepared, owner: str) -> dict[str, Any]:
@@ -81,10 +92,23 @@ def columns_of(data: Prepared, owner: str) -> list[str]:
         return list(data.column_names)
     if is_stream(data):
         return list(data.column_names or first_row(data, owner))
-    common = set(data[0])
-    for row in data:
-        common &= set(row)
+    common = set(data[0]).intersection(*data)
     return [name for name in data[0] if name in common]
+
+
+def schema_of(data: Prepared, owner: str, find: Callable[..., Schema], **options: Any) -> Schema:
+    """find(columns, owner=, **options) of all columns that occur. Raises ValueError where a row lacks one that is read."""
+    if not isinstance(data, list):
+        return find(columns_of(data, owner), owner=owner, **options)
+    schema = find(list(dict.fromkeys(name for row in data for name in row)), owner=owner, **options)
+    for column in schema.columns.values():
+        lacking = next((i for i, row in enumerate(data) if column not in row), None)
+        if lacking is not None:
+            raise ValueError(
+                f"{owner}, row {lacking}: has no column {column!r}, which other rows have; found "
+                f"{sorted(map(str, data[lacking]))}. Expected the same columns in every row: add it, or leave the row out."
+            )
+    return schema
 
 
 def map_rows(
@@ -125,11 +149,13 @@ def named_row(
     owner: str,
     options: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """function(row, index, **options), with the row's number in front of a ValueError's text."""
+    """function(row, index, **options), with the row's number in front of an error's text."""
     try:
         return function(row, index, **options)
     except ValueError as error:
         raise ValueError(f"{owner}, row {index}: {error}") from error
+    except Exception as error:  # a tokenizer's or a template's; whatever it is, the row is the news
+        raise ValueError(f"{owner}, row {index}: cannot be read ({type(error).__name__}: {error})") from error
 
 
 def column(data: Prepared, name: str) -> list[Any]:

@@ -9,8 +9,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from .chat import common_prefix, render, render_assistant_mask, render_prompt, template_options
-from .formats import as_ids, as_messages, as_text, as_tools, is_conversation
+from .chat import common_prefix, render, render_assistant_mask, render_prompt
+from .messages import (
+    as_ids,
+    as_marks,
+    as_messages,
+    as_text,
+    as_token_ids,
+    as_tools,
+    is_conversation,
+    template_options,
+)
 
 STATS = ("_drop", "_cut", "_need", "_trained", "_seam", "_stopped")
 """Why the row is dropped ("" = kept); tokens cut; max_length needed to keep one trained token; trained tokens; 1 where the
@@ -31,6 +40,7 @@ class Encoding:
     columns: dict[str, str] = field(default_factory=dict)
     prefix: tuple[int, ...] = ()
     stop_ids: frozenset[int] = frozenset()
+    vocabulary: int | None = None
     max_length: int | None = None
     truncation_mode: str = "keep_start"
     completion_only: bool | None = None
@@ -57,6 +67,12 @@ def special_prefix(tokenizer: Any) -> tuple[int, ...]:
     framed, bare = tokenizer("a")["input_ids"], tokenizer("a", add_special_tokens=False)["input_ids"]
     starts = (i for i in range(len(framed) - len(bare) + 1) if framed[i : i + len(bare)] == bare)
     return tuple(framed[: next(starts, 0)])
+
+
+def row_ids(row: Row, enc: Encoding, name: str) -> list[int]:
+    """The token ids of a row's part `name`, each of them one of the tokenizer's."""
+    column = enc.columns[name]
+    return as_token_ids(row[column], column, enc.vocabulary)
 
 
 def plain_ids(enc: Encoding, text: str, *, end: bool) -> list[int]:
@@ -186,7 +202,7 @@ def tokens_of_row(row: Row) -> dict[str, Any]:
 
 
 def _tokens(row: Row, enc: Encoding) -> Tokens:
-    ids = as_ids(row[enc.columns["input_ids"]], "input_ids")
+    ids = row_ids(row, enc, "input_ids")
     mask = [1] * len(ids)
     if enc.assistant_only and row.get("assistant_masks") is None:
         raise ValueError(
@@ -196,16 +212,21 @@ def _tokens(row: Row, enc: Encoding) -> Tokens:
         mask = labels_mask(ids, as_ids(row["labels"], "labels"))
     names = ["loss_mask", "assistant_masks"] + ([] if enc.completion_only is False else ["completion_mask"])
     for name in (n for n in names if row.get(n) is not None):
-        marks = as_ids(row[name], name)
-        if len(marks) != len(ids):
-            raise ValueError(
-                f"`{name}` has {len(marks)} entries for {len(ids)} `input_ids`; expected one each"
-            )
-        mask = [a & b for a, b in zip(mask, marks, strict=True)]
-    keep = row.get("attention_mask") or [1] * len(ids)
-    ids, mask = ([x for x, real in zip(xs, keep, strict=True) if real] for xs in (ids, mask))
-    prompt_len = row.get("prompt_len")
-    return Tokens(ids, mask, _leading_zeros(mask) if prompt_len is None else int(prompt_len))
+        mask = [a & b for a, b in zip(mask, as_marks(row[name], name, len(ids)), strict=True)]
+    if row.get("attention_mask") is not None:
+        keep = as_marks(row["attention_mask"], "attention_mask", len(ids))
+        ids, mask = ([x for x, real in zip(xs, keep, strict=True) if real] for xs in (ids, mask))
+    return Tokens(ids, mask, _prompt_len(row.get("prompt_len"), ids, mask))
+
+
+def _prompt_len(found: Any, ids: Sequence[int], mask: Sequence[int]) -> int:
+    if found is None:
+        return _leading_zeros(mask)
+    if isinstance(found, bool) or not isinstance(found, int) or not 0 <= found <= len(ids):
+        raise ValueError(
+            f"`prompt_len` must be a number of tokens from 0 to the row's {len(ids)}, found {found!r}"
+        )
+    return found
 
 
 def _leading_zeros(mask: Sequence[int]) -> int:

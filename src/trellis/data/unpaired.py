@@ -11,11 +11,11 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..types import TokenBatch, UnpairedBatch
-from .formats import Schema, as_ids, schema_error
-from .prepare import _refuse_images, check_lengths, check_limit, encoding, finish, prepare_pairs
+from .formats import Schema, schema_error
+from .prepare import check_lengths, check_limit, encoding, finish, prepare_pairs, refuse_images
 from .report import DataReport
-from .source import Prepared, as_source, columns_of, is_stream, map_rows
-from .tokenize import ENCODERS, Encoding, Row, Tokens, _stopped
+from .source import Prepared, as_source, columns_of, is_stream, map_rows, schema_of
+from .tokenize import ENCODERS, Encoding, Row, Tokens, _stopped, row_ids
 
 TOKEN_COLUMNS = (("prompt_ids", "completion_ids"), ("prompt_input_ids", "completion_input_ids"))
 
@@ -51,14 +51,13 @@ def prepare_unpaired(
             f"{name}: found a stream; KTO pairs every prompt with another row's answer, for which it needs all rows. Write "
             "dataset = datasets.Dataset.from_list(list(stream))."
         )
-    columns = columns_of(source, name)
-    _refuse_images(columns, name)
-    if _is_paired(columns):
+    refuse_images(source, name)
+    if _is_paired(columns_of(source, name)):
         pairs, report = prepare_pairs(
             source, tokenizer, **limits, truncation_mode=truncation_mode, num_proc=num_proc, name=name
         )
         return taken_apart(pairs), report
-    schema = unpaired_schema(columns, name)
+    schema = schema_of(source, name, unpaired_schema)
     enc = replace(encoding(tokenizer, schema, source, name), **limits, over_length=truncation_mode)
     mapped = map_rows(source, unpaired_row, {"enc": enc}, owner=name, num_proc=num_proc)
     return finish(mapped, name, option="max_length", value=max_length)
@@ -105,9 +104,7 @@ def unpaired_row(row: Row, index: int, enc: Encoding) -> dict[str, Any]:
 
 
 def _tokens(row: Row, enc: Encoding) -> Tokens:
-    prompt, completion = (
-        as_ids(row[enc.columns[n]], enc.columns[n]) for n in ("prompt_ids", "completion_ids")
-    )
+    prompt, completion = (row_ids(row, enc, name) for name in ("prompt_ids", "completion_ids"))
     ids = prompt + completion
     return Tokens(ids, [0] * len(prompt) + [1] * len(completion), len(prompt))
 
