@@ -1,11 +1,28 @@
-"""Advantages: GAE against a double loop, whitening against its definition, scores on the token that earned them."""
+"""Advantages: GAE against a double loop, whitening against its definition, scores on the token that earned them; those of groups
+against loops over numbers."""
+
+import math
+import statistics
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trellis.advantages import discounted_sum, gae, last_token, moments, place_score, whiten
+from trellis.advantages import (
+    discounted_sum,
+    gae,
+    group_normalized,
+    group_statistics,
+    last_token,
+    leave_one_out,
+    moments,
+    normalize_then_sum,
+    place_score,
+    standardized,
+    top_entropy_mask,
+    whiten,
+)
 from trellis.types import TokenBatch
 
 
@@ -139,3 +156,169 @@ def test_an_empty_response_gets_no_advantage():
     mask[0, 1] = True
     advantages, returns = gae(torch.ones(2, 3), torch.ones(2, 3), mask, gamma=1.0, lam=1.0)
     assert advantages[1].tolist() == returns[1].tolist() == [0.0, 0.0, 0.0]
+
+
+def naive_group(rewards, group, applies):
+    """{row: (rewards of its group that count)}."""
+    return [[r for r, g, a in zip(rewards, group, applies, strict=True) if g == own and a] for own in group]
+
+
+def spread_of(values):
+    return statistics.stdev(values) if len(values) > 1 else 0.0
+
+
+def naive_normalized(rewards, group, applies, scale):
+    counted = [r for r, a in zip(rewards, applies, strict=True) if a]
+    found = []
+    for r, a, own in zip(rewards, applies, naive_group(rewards, group, applies), strict=True):
+        if not a:
+            found.append(0.0)
+            continue
+        divisor = {"group": spread_of(own) + 1e-4, "batch": spread_of(counted) + 1e-4, "none": 1.0}[scale]
+        found.append((r - statistics.fmean(own)) / divisor)
+    return found
+
+
+def naive_leave_one_out(rewards, group, applies):
+    found = []
+    for i, (r, a) in enumerate(zip(rewards, applies, strict=True)):
+        others = [other for j, other in enumerate(rewards) if j != i and group[j] == group[i] and applies[j]]
+        found.append(r - statistics.fmean(others) if a and others else 0.0)
+    return found
+
+
+ragged = st.lists(
+    st.tuples(st.floats(-100, 100), st.integers(-2, 3), st.booleans()), min_size=1, max_size=14
+).map(lambda rows: tuple(zip(*rows, strict=True)))
+
+
+def tensors(rewards, group, applies):
+    """Where no reward applies there is a NaN, as reward functions leave it."""
+    values = [r if a else math.nan for r, a in zip(rewards, applies, strict=True)]
+    return torch.tensor(values, dtype=torch.float64), torch.tensor(group), torch.tensor(applies)
+
+
+@settings(max_examples=100, deadline=None)
+@given(rows=ragged, scale=st.sampled_from(["group", "batch", "none"]), told=st.booleans())
+def test_group_advantages_are_the_loops(rows, scale, told):
+    rewards, group, applies = tensors(*rows)
+    known = applies if told else None
+    found = group_normalized(rewards, group, scale=scale, applies=known)
+    want = torch.tensor(naive_normalized(*rows, scale=scale), dtype=torch.float64)
+    torch.testing.assert_close(found, want, rtol=1e-6, atol=1e-7)
+    torch.testing.assert_close(
+        leave_one_out(rewards, group, known), torch.tensor(naive_leave_one_out(*rows)).double()
+    )
+    mean, std = group_statistics(rewards, group, known)
+    for i, own in enumerate(naive_group(*rows)):
+        assert mean[i].item() == pytest.approx(statistics.fmean(own) if own else 0.0, abs=1e-9)
+        assert std[i].item() == pytest.approx(spread_of(own), rel=1e-6, abs=1e-9)
+
+
+@settings(max_examples=30, deadline=None)
+@given(rows=ragged, seed=st.integers(0, 99))
+def test_the_order_of_samples_changes_nothing(rows, seed):
+    rewards, group, applies = tensors(*rows)
+    order = torch.randperm(len(rewards), generator=torch.Generator().manual_seed(seed))
+    for of in (group_normalized, leave_one_out):
+        found = of(rewards[order], group[order], applies=applies[order])
+        torch.testing.assert_close(found, of(rewards, group, applies=applies)[order], rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("scale", ["group", "batch", "none"])
+@pytest.mark.parametrize("value", [0.1, 1 / 3, 1e8 + 0.1, -7.0])
+def test_a_group_that_agrees_or_is_alone_has_no_advantage(scale, value):
+    """Exactly 0, whatever the mean rounds to; the rows beside it keep theirs."""
+    rewards = torch.tensor([value, value, value, 5.0, 1.0, 2.0])
+    group = torch.tensor([0, 0, 0, 1, 2, 2])
+    found = group_normalized(rewards, group, scale=scale)
+    assert found[:4].tolist() == [0.0] * 4
+    assert found[4] < 0 < found[5]
+    assert leave_one_out(rewards, group).tolist() == [0.0, 0.0, 0.0, 0.0, -1.0, 1.0]
+
+
+def test_leave_one_out_by_hand():
+    """Rewards 1, 2, 6: against the means 4, 3½, 1½ of the others; a row without a verdict is nobody's other."""
+    rewards, group = torch.tensor([1.0, 2.0, math.nan, 6.0]), torch.zeros(4, dtype=torch.long)
+    assert leave_one_out(rewards, group).tolist() == [-3.0, -1.5, 0.0, 4.5]
+
+
+def test_where_nothing_applies_everything_is_zero():
+    rewards, group = torch.full((3,), math.nan), torch.tensor([0, 0, 1])
+    for scale in ("group", "batch", "none"):
+        assert group_normalized(rewards, group, scale=scale).tolist() == [0.0] * 3
+    assert leave_one_out(rewards, group).tolist() == [0.0] * 3
+    assert [x.tolist() for x in group_statistics(rewards, group)] == [[0.0] * 3] * 2
+    assert standardized(rewards).tolist() == [0.0] * 3
+    assert normalize_then_sum(rewards[:, None], [1.0], group).tolist() == [0.0] * 3
+
+
+def test_float32_rewards_far_from_zero_keep_their_digits():
+    rewards = torch.tensor([1e6, 1e6 + 1, 1e6 + 2])
+    found = group_normalized(rewards, torch.zeros(3, dtype=torch.long))
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, torch.tensor([-0.9999, 0.0, 0.9999]))
+
+
+def test_bad_group_arguments_are_named():
+    with pytest.raises(ValueError, match="scale='std' is not known; expected one of group, batch, none"):
+        group_normalized(torch.zeros(2), torch.zeros(2, dtype=torch.long), scale="std")
+    with pytest.raises(ValueError, match=r"must be \[B\], found \(2,\) and \(3,\)"):
+        leave_one_out(torch.zeros(2), torch.zeros(3, dtype=torch.long))
+    with pytest.raises(ValueError, match=r"1 weights for rewards of shape \(3, 2\); expected \[B, F\]"):
+        normalize_then_sum(torch.zeros(3, 2), [1.0], torch.zeros(3, dtype=torch.long))
+
+
+@settings(max_examples=50, deadline=None)
+@given(rows=ragged, others=st.lists(st.one_of(st.none(), st.floats(-9, 9)), min_size=14, max_size=14))
+def test_normalize_then_sum_is_the_loops(rows, others):
+    first, group, _ = tensors(*rows)
+    second = [math.nan if x is None else x for x in others[: len(first)]]
+    per_function = torch.stack([first, torch.tensor(second, dtype=torch.float64)], dim=1)
+    weights = (2.0, -0.5)
+    sums, counts = [0.0] * len(first), [False] * len(first)
+    for column, weight in enumerate(weights):
+        values = per_function[:, column].tolist()
+        known = [not math.isnan(v) for v in values]
+        clean = [v if k else 0.0 for v, k in zip(values, known, strict=True)]
+        own = naive_normalized(clean, group.tolist(), known, "group")
+        sums = [s + weight * x for s, x in zip(sums, own, strict=True)]
+        counts = [c or k for c, k in zip(counts, known, strict=True)]
+    want = naive_normalized(sums, [0] * len(sums), counts, "group")
+    found = normalize_then_sum(per_function, torch.tensor(weights), group)
+    torch.testing.assert_close(found, torch.tensor(want, dtype=torch.float64), rtol=1e-5, atol=1e-6)
+
+
+def test_rewards_normalised_apart_keep_apart_what_their_sum_throws_together():
+    """Two functions of very different size: a sum sees the large one alone."""
+    group = torch.zeros(4, dtype=torch.long)
+    small, large = torch.tensor([1.0, 0.0, 1.0, 0.0]), torch.tensor([0.0, 0.0, 1e4, 1e4])
+    apart = normalize_then_sum(torch.stack([small, large], 1), [1.0, 1.0], group)
+    assert apart[0].item() - apart[1].item() == pytest.approx(apart[2].item() - apart[0].item(), abs=1e-3)
+    together = group_normalized(small + large, group)
+    assert together[0].item() - together[1].item() < 1e-3
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    values=st.lists(st.tuples(st.integers(0, 5), st.booleans()), min_size=1, max_size=12),
+    quantile=st.sampled_from([0.0, 0.2, 0.25, 0.5, 0.6, 1.0]),
+)
+def test_the_most_uncertain_tokens_are_kept(values, quantile):
+    entropy = torch.tensor([[float(v) for v, _ in values]])
+    mask = torch.tensor([[m for _, m in values]])
+    kept = top_entropy_mask(entropy, mask, quantile)
+    inside = sorted((v for v, m in values if m), reverse=True)
+    number = max(1, math.ceil(quantile * len(inside) - 1e-9))
+    assert kept.dtype == torch.bool
+    for t, (v, m) in enumerate(values):
+        better = sum(other > v for other in inside)
+        assert bool(kept[0, t]) == (m and better < number)
+
+
+def test_a_fifth_of_five_tokens_is_one_and_no_share_is_refused():
+    entropy, mask = torch.arange(5.0)[None], torch.ones(1, 5, dtype=torch.bool)
+    assert top_entropy_mask(entropy, mask, 0.2).tolist() == [[False] * 4 + [True]]
+    assert top_entropy_mask(entropy, mask, 0.6).sum() == 3
+    with pytest.raises(ValueError, match="top_entropy_quantile=1.2 is no share; write a number from 0 to 1"):
+        top_entropy_mask(entropy, mask, 1.2)
