@@ -44,7 +44,8 @@ def test_a_function_gets_what_it_declares():
         return level
 
     def rest(completions, **kwargs):
-        assert sorted(kwargs) == ["answer", "completion_ids", "level", "prompts", "trainer_state"]
+        loggers = ["log_extra", "log_metric"]
+        assert sorted(kwargs) == ["answer", "completion_ids", "level", *loggers, "prompts", "trainer_state"]
         return [len(c) for c in completions]
 
     def first_and_rest(answer, **kwargs):

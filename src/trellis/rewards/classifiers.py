@@ -14,7 +14,7 @@ from ..models import base_causal_lm, classifier_head, learned_positions, load_cl
 from ..rollout.modes import evaluation
 from ..scoring import sequence_scores
 from ..types import TokenBatch
-from .request import RewardError, RewardRequest
+from .request import Notes, RewardError, RewardRequest
 
 
 class ClassifierReward:
@@ -48,16 +48,24 @@ class ClassifierReward:
     def check(self, columns: Any) -> None:
         """A classifier reads no columns."""
 
-    def __call__(self, request: RewardRequest) -> Tensor:
-        """[B] float32 on the CPU: the classifier's scores."""
-        ids = [self.tokens(request, row) for row in range(len(request))]
-        order = sorted(range(len(ids)), key=lambda row: len(ids[row]))
-        scores = torch.zeros(len(ids))
+    def __call__(self, request: RewardRequest, notes: Notes | None = None) -> list[float | RewardError]:
+        """[B]: the classifier's scores, and an error for each completion that it cannot read."""
+        found: list[Any] = [self._read(request, row) for row in range(len(request))]
+        order = [row for row, ids in enumerate(found) if not isinstance(ids, RewardError)]
+        order.sort(key=lambda row: len(found[row]))
         with torch.no_grad(), evaluation(self.model):
             for start in range(0, len(order), self.rows):
                 rows = order[start : start + self.rows]
-                scores[rows] = self._score([ids[row] for row in rows])
-        return scores
+                scores = self._score([found[row] for row in rows]).tolist()
+                for row, score in zip(rows, scores, strict=True):
+                    found[row] = score
+        return found
+
+    def _read(self, request: RewardRequest, row: int) -> list[int] | RewardError:
+        try:
+            return self.tokens(request, row)
+        except RewardError as error:
+            return error
 
     def _score(self, ids: list[list[int]]) -> Tensor:
         device = next(self.model.parameters()).device

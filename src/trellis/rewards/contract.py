@@ -14,8 +14,11 @@ Verdict = float | list[float] | None
 LARGEST = 3.4028234663852886e38  # of float32, in which rewards travel
 
 
-def verdicts(name: str, returned: Any, request: RewardRequest) -> list[Verdict]:
-    """`returned` as one verdict per completion. Raises RewardError with what was found and what was expected."""
+def verdicts(name: str, returned: Any, request: RewardRequest) -> list[Verdict | RewardError]:
+    """`returned` as one verdict per completion, and the error of a completion that got what is no reward.
+
+    Raises RewardError, with what was found and what was expected, when `returned` as a whole is no answer.
+    """
     returned = _plain(returned)
     if not isinstance(returned, list | tuple):
         raise RewardError(
@@ -26,7 +29,13 @@ def verdicts(name: str, returned: Any, request: RewardRequest) -> list[Verdict]:
             f"reward {name!r} returned {len(returned)} values for {len(request)} completions; expected one per completion, "
             "None where the reward does not apply"
         )
-    return [_verdict(name, _plain(value), request, row) for row, value in enumerate(returned)]
+    found: list[Verdict | RewardError] = []
+    for row, value in enumerate(returned):
+        try:
+            found.append(_verdict(name, _plain(value), request, row))
+        except RewardError as error:
+            found.append(error)
+    return found
 
 
 def _plain(value: Any) -> Any:
@@ -37,6 +46,8 @@ def _plain(value: Any) -> Any:
 def _verdict(name: str, value: Any, request: RewardRequest, row: int) -> Verdict:
     if value is None:
         return None
+    if isinstance(value, RewardError):  # of a reward that cannot read this one completion
+        raise value
     if not isinstance(value, list | tuple):
         return _number(name, value, request, row)
     tokens = len(request.completion_ids[row])

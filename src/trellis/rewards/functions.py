@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import inspect
-import threading
-import weakref
-from collections.abc import Callable, Coroutine, Iterable
-from concurrent.futures import Future
+from collections.abc import Callable, Iterable
 from typing import Any
 
-from .request import RewardError, RewardRequest
+from .request import Notes, RewardError, RewardRequest
 
-OWN_ARGUMENTS = ("prompts", "completions", "completion_ids", "trainer_state")
+OWN_ARGUMENTS = ("prompts", "completions", "completion_ids", "trainer_state", "log_extra", "log_metric")
 
 
 class FunctionReward:
-    """A reward function `f(prompts, completions, completion_ids, trainer_state, <column>, …, **kwargs)`.
+    """A reward function `f(prompts, completions, completion_ids, trainer_state, log_extra, log_metric, <column>, …, **kwargs)`.
 
-    It may declare any of these; `**kwargs` receives all the rest. Raises TypeError when its signature cannot be read.
+    It may declare any of these; `**kwargs` receives all the rest. One that can do with one column of several says so in its
+    attribute `one_of`. Raises TypeError when its signature cannot be read.
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self.function = function
         self.name = function_name(function)
         self.is_async = any(map(inspect.iscoroutinefunction, (_innermost(function), type(function).__call__)))
+        self.one_of: tuple[str, ...] = tuple(getattr(_innermost(function), "one_of", ()))
         try:
             parameters = inspect.signature(function).parameters.values()
         except ValueError as error:
@@ -50,16 +48,27 @@ class FunctionReward:
                 f"reward {self.name!r} needs the argument {missing[0]!r}, found the columns {columns}; expected one of "
                 f"{[*OWN_ARGUMENTS, *columns]}. Rename the argument or the column, or give it a default"
             )
+        if self.one_of and not set(self.one_of) & set(columns):
+            raise RewardError(
+                f"reward {self.name!r} needs a column {' or '.join(map(repr, self.one_of))}, found the columns {columns}; "
+                f"rename the column that holds it: dataset.rename_column(…, {self.one_of[0]!r})"
+            )
 
-    def arguments(self, request: RewardRequest) -> dict[str, Any]:
+    def arguments(self, request: RewardRequest, notes: Notes) -> dict[str, Any]:
         """The keyword arguments of one call."""
-        self.check(request.columns)
-        offered = request.arguments()
+        loggers = {"log_extra": notes.log_extra, "log_metric": notes.log_metric}
+        offered = {**request.arguments(), **loggers}
         return offered if self.takes_all else {k: v for k, v in offered.items() if k in self.declared}
 
-    def __call__(self, request: RewardRequest) -> Any:
+    def __call__(self, request: RewardRequest, notes: Notes) -> Any:
         """What the function returns (a coroutine, if it is async)."""
-        return self.function(**self.arguments(request))
+        return self.function(**self.arguments(request, notes))
+
+    def abandon(self) -> None:
+        """Nobody waits for its call any more: end what can be ended."""
+        end = getattr(self.function, "abandon", None)
+        if end is not None:
+            end()
 
 
 def function_name(function: Any) -> str:
@@ -72,23 +81,3 @@ def _innermost(function: Any) -> Any:
     while isinstance(function, functools.partial):
         function = function.func
     return function
-
-
-class BackgroundLoop:
-    """One event loop in a thread of its own, so that it also serves where a loop is already running (a notebook)."""
-
-    def __init__(self) -> None:
-        self.loop = asyncio.new_event_loop()
-        # The thread holds the loop only, not this object: when the object goes, the loop ends.
-        threading.Thread(target=_serve, args=(self.loop,), daemon=True, name="trellis-rewards").start()
-        weakref.finalize(self, self.loop.call_soon_threadsafe, self.loop.stop)
-
-    def start(self, coroutine: Coroutine[Any, Any, Any]) -> Future[Any]:
-        """Begin `coroutine`; its result comes through the future."""
-        return asyncio.run_coroutine_threadsafe(coroutine, self.loop)
-
-
-def _serve(loop: asyncio.AbstractEventLoop) -> None:
-    loop.run_forever()
-    loop.run_until_complete(loop.shutdown_asyncgens())
-    loop.close()

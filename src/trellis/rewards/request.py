@@ -1,9 +1,11 @@
-"""What every reward is asked about, and the one error that rewards raise."""
+"""What every reward is asked about, what it may note beside its answer, and the one error that rewards raise."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import Any
 
 
@@ -53,8 +55,45 @@ class RewardRequest:
         return repr(text if len(text) <= 60 else text[:59] + "…")
 
 
+class Notes:
+    """What one call of a reward function noted: columns for the completion tables, and numbers for the log."""
+
+    def __init__(self, name: str, rows: int) -> None:
+        self.name, self.rows = name, rows
+        self.extra: dict[str, list[Any]] = {}
+        self.logged: dict[str, list[float]] = {}
+
+    def log_extra(self, column: str, values: Any) -> None:
+        """Show `values`, one per completion, as a column of the completion tables."""
+        values = values.tolist() if hasattr(values, "tolist") else values
+        if not isinstance(column, str) or not isinstance(values, list | tuple) or len(values) != self.rows:
+            found = f"{len(values)} values" if isinstance(values, list | tuple) else type(values).__name__
+            raise RewardError(
+                f"reward {self.name!r}: log_extra({column!r}, …) got {found}; expected a column's name and a list of "
+                f"{self.rows} values, one per completion"
+            )
+        self.extra[column] = list(values)
+
+    def log_metric(self, name: str, value: Any) -> None:
+        """Log `value` as `name`: the mean over the calls between two logs."""
+        value = value.item() if hasattr(value, "item") else value
+        if not isinstance(name, str) or not isinstance(value, Real) or not math.isfinite(value):
+            raise RewardError(
+                f"reward {self.name!r}: log_metric({name!r}, {value!r}); expected a metric's name and a finite number"
+            )
+        self.logged.setdefault(name, []).append(float(value))
+
+
 def as_text(completion: Any) -> str:
     """A completion's text; of messages, their contents."""
     if isinstance(completion, str):
         return completion
-    return "\n".join(str(message.get("content", "")) for message in completion)
+    return "\n".join(content(message) for message in completion)
+
+
+def content(message: Mapping[str, Any]) -> str:
+    """A message's text: of one in parts the texts among them, of a bare tool call nothing."""
+    found = message.get("content") or ""
+    if isinstance(found, str):
+        return found
+    return "".join(str(part.get("text", "")) if isinstance(part, Mapping) else str(part) for part in found)

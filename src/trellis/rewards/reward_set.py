@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import inspect
+import logging
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from .calls import Calls, Reward
 from .classifiers import ClassifierReward
 from .contract import Verdict, verdicts
-from .functions import BackgroundLoop, FunctionReward
-from .request import RewardError, RewardRequest
+from .functions import FunctionReward
+from .names import named
+from .request import Notes, RewardError, RewardRequest
 
-Reward = FunctionReward | ClassifierReward
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -28,11 +29,16 @@ class RewardResult:
     total [B] float32: Σ_f weight_f · reward_f over the rewards that apply, 0 where none does; per_function [B, F] float32,
     unweighted, NaN where a reward does not apply; per_token: None, or where a reward spoke about tokens one float32 tensor of
     each completion's length that sums to its total (what was said about a whole completion lies on its last token).
+    extra: the columns [B] that functions gave to log_extra; logged: what they gave to log_metric, call by call; failures: how
+    many completions a reward failed on, of the rewards that did and were skipped.
     """
 
     total: Tensor
     per_function: Tensor
     per_token: list[Tensor] | None = None
+    extra: dict[str, list[Any]] = field(default_factory=dict)
+    logged: dict[str, list[float]] = field(default_factory=dict)
+    failures: dict[str, int] = field(default_factory=dict)
 
     @property
     def applicable(self) -> Tensor:
@@ -41,9 +47,11 @@ class RewardResult:
 
 
 class RewardSet:
-    """Rewards behind one call. `reward_funcs`: one or several Python functions, async functions, sequence classifiers or their
-    names; `weights` default to 1; `processing_classes`: the tokenizers of the classifiers, one per reward (None: the
-    classifier's own) or one for all; `default_processing_class`: for a classifier that has none, the policy's.
+    """Rewards behind one call. `reward_funcs`: one or several Python functions, async functions, sequence classifiers, or names
+    (of a ready reward, of a function `package.module.function`, of a classifier); `weights` default to 1;
+    `processing_classes`: the tokenizers of the classifiers, one per reward (None: the classifier's own) or one for all;
+    `default_processing_class`: for a classifier that has none, the policy's; `on_error`: "raise", or "skip": what failed counts
+    as not applicable; `timeout`: seconds for each call of a function.
 
     Raises TypeError for what is no reward, ValueError for numbers that do not match and classifiers that cannot score.
     """
@@ -57,6 +65,8 @@ class RewardSet:
         default_processing_class: Any = None,
         device: torch.device | str | None = None,
         rows: int = 64,
+        on_error: str = "raise",
+        timeout: float | None = None,
     ) -> None:
         specs = list(reward_funcs) if isinstance(reward_funcs, list | tuple) else [reward_funcs]
         if not specs:
@@ -66,7 +76,15 @@ class RewardSet:
         options = {"default": default_processing_class, "device": device, "rows": rows}
         self.members: list[Reward] = [_reward(s, t, options) for s, t in zip(specs, tokenizers, strict=True)]
         self.names = _unique([reward.name for reward in self.members])
-        self._loop: BackgroundLoop | None = None
+        if on_error not in ("raise", "skip"):
+            raise ValueError(
+                f"on_error={on_error!r}; expected 'raise', or 'skip' to count a failure as not applicable"
+            )
+        if timeout is not None and not (0 < timeout < math.inf):
+            raise ValueError(f"timeout={timeout!r}; expected seconds > 0, or None for no limit")
+        self.on_error = on_error
+        self._calls = Calls(self.members, self.names, timeout)
+        self._warned: set[str] = set()
 
     def check(self, columns: Iterable[str]) -> None:
         """Raises RewardError when a function needs an argument that the data (its `columns`) does not have."""
@@ -86,53 +104,48 @@ class RewardSet:
     ) -> RewardResult:
         """What the completions earned. Async functions run together, beside the others.
 
-        Raises RewardError (a ValueError) when a reward raises or returns anything but finite numbers and None.
+        Raises RewardError (a ValueError) when an argument of a function has no column, and, unless on_error="skip", when a reward
+        raises, takes too long or returns anything but finite numbers and None.
         """
         request = RewardRequest(prompts, completions, completion_ids, columns or {}, state, finished)
-        rows = [
-            verdicts(name, returned, request)
-            for name, returned in zip(self.names, self._returned(request), strict=True)
-        ]
-        return combine(rows, self.weights, [len(ids) for ids in completion_ids])
+        self.check(request.columns)
+        notes = [Notes(name, len(request)) for name in self.names]
+        failures: dict[str, int] = {}
+        all_returned = self._calls(request, notes, stop=self.on_error == "raise")
+        rows = [self._verdicts(i, said, request, failures) for i, said in enumerate(all_returned)]
+        result = combine(rows, self.weights, [len(ids) for ids in completion_ids])
+        return replace(result, extra=_columns(notes), logged=_numbers(notes), failures=failures)
 
-    def _returned(self, request: RewardRequest) -> list[Any]:
-        """What each reward returned, in order."""
-        started: dict[int, Future[Any]] = {}
-        returned: list[Any] = [None] * len(self.names)
-        try:
-            for i, reward in enumerate(self.members):
-                if reward.is_async:
-                    coroutine = self._guarded(i, request, lambda reward=reward: reward(request))
-                    started[i] = self._loop_for_async().start(coroutine)
-            for i, reward in enumerate(self.members):
-                if i not in started:
-                    returned[i] = self._guarded(i, request, lambda reward=reward: reward(request))
-                if inspect.iscoroutine(returned[i]):  # a plain function that hands on an async one's
-                    started[i] = self._loop_for_async().start(returned[i])
-            for i, future in started.items():
-                returned[i] = self._guarded(i, request, future.result)
-        finally:
-            for future in started.values():
-                future.cancel()
-        return returned
-
-    def _loop_for_async(self) -> BackgroundLoop:
-        if self._loop is None:
-            self._loop = BackgroundLoop()
-        return self._loop
-
-    def _guarded(self, i: int, request: RewardRequest, call: Any) -> Any:
-        try:
-            return call()
-        except RewardError:
-            raise
-        except Exception as error:
-            what = f"{len(request)} completions" + (
-                f", the first is {request.excerpt(0)}" if len(request) else ""
+    def _failed(self, i: int, error: RewardError, rows: int, failures: dict[str, int]) -> None:
+        """What is done about a failure that concerns `rows` completions."""
+        name = self.names[i]
+        if self.on_error == "raise":
+            raise error
+        failures[name] = failures.get(name, 0) + rows
+        if name not in self._warned:
+            self._warned.add(name)
+            logger.warning(
+                "a reward failed and counts as not applicable to %d of the completions (on_error='skip'; each reward is reported "
+                "once): %s",
+                rows,
+                error,
             )
-            raise RewardError(
-                f"reward {self.names[i]!r} raised {type(error).__name__}: {error} (on {what}; columns {sorted(request.columns)})"
-            ) from error
+
+    def _verdicts(
+        self, i: int, returned: Any, request: RewardRequest, failures: dict[str, int]
+    ) -> list[Verdict]:
+        """[B]: what reward i said, None where it failed."""
+        try:
+            if isinstance(returned, RewardError):
+                raise returned
+            found = verdicts(self.names[i], returned, request)
+        except RewardError as error:
+            self._failed(i, error, len(request), failures)
+            return [None] * len(request)
+        for verdict in found:
+            if isinstance(verdict, RewardError):
+                self._failed(i, verdict, 1, failures)
+        return [None if isinstance(verdict, RewardError) else verdict for verdict in found]
 
 
 def combine(
@@ -154,6 +167,23 @@ def combine(
     return RewardResult(total.float(), per_function.float(), per_token)
 
 
+def _columns(notes: Sequence[Notes]) -> dict[str, list[Any]]:
+    """The columns of all functions; one that two of them named belongs to the first, the other's has its function before it."""
+    found: dict[str, list[Any]] = {}
+    for note in notes:
+        for column, values in note.extra.items():
+            found[f"{note.name}/{column}" if column in found else column] = values
+    return found
+
+
+def _numbers(notes: Sequence[Notes]) -> dict[str, list[float]]:
+    found: dict[str, list[float]] = {}
+    for note in notes:
+        for name, values in note.logged.items():
+            found.setdefault(name, []).extend(values)
+    return found
+
+
 def _score(verdict: Verdict) -> float:
     if verdict is None:
         return math.nan
@@ -172,6 +202,8 @@ def _placed(said: Sequence[Verdict], weights: Sequence[float], length: int) -> T
 
 
 def _reward(spec: Any, processing_class: Any, options: dict[str, Any]) -> Reward:
+    if isinstance(spec, str):
+        spec = named(spec)
     if isinstance(spec, str | os.PathLike | nn.Module):
         return ClassifierReward(spec, processing_class, **options)
     if callable(spec):
