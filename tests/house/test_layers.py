@@ -19,6 +19,7 @@ LAYERS = (
     ("data", "models", "checkpoint"),
     ("scoring", "rollout"),
     ("rewards", "monitor"),
+    ("agents",),
     ("trainers",),
     ("demo", "experimental"),
     ("cli",),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -11,8 +11,17 @@ from ..types import Metrics
 from .params import Completion
 
 Row = Mapping[str, Any]
-Turn = Callable[[Sequence[Sequence[int]], Sequence[int]], list[Completion]]
-"""(prompts, seeds) → one completion of each by the policy; equal prompts side by side are read once."""
+
+
+class Turn(Protocol):
+    """The policy, as a driver reaches it."""
+
+    def __call__(
+        self, prompts: Sequence[Sequence[int]], seeds: Sequence[int], limit: int | None = None
+    ) -> list[Completion]:
+        """One completion of each prompt, of at most `limit` tokens (None: as the trainer samples); equal prompts side by side are
+        read once."""
+        ...
 
 
 @dataclass

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from itertools import groupby
 from typing import Any
 
@@ -112,12 +112,17 @@ class Collector:
             self.engine.sync(trainer.policy, trainer.state.global_step)
             return self.means.driver(rows, self.turn, seeds)
 
-    def turn(self, prompts: Sequence[Sequence[int]], seeds: Sequence[int]) -> list[Completion]:
-        """One completion of each prompt; equal prompts side by side are read once."""
+    def turn(
+        self, prompts: Sequence[Sequence[int]], seeds: Sequence[int], limit: int | None = None
+    ) -> list[Completion]:
+        """One completion of each prompt, of at most `limit` tokens; equal prompts side by side are read once."""
+        params = self.means.sampling
+        if limit is not None:
+            params = replace(params, max_new_tokens=min(limit, params.max_new_tokens))
         done: list[Completion] = []
         for n, several in runs(prompts):
             part = seeds[len(done) : len(done) + n * len(several)]
-            done += self.engine(several, self.means.sampling, n=n, seeds=part)
+            done += self.engine(several, params, n=n, seeds=part)
         return done
 
     def texts(self, completions: Sequence[Completion]) -> list[str]:
