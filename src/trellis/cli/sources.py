@@ -2,51 +2,67 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from .data_files import HOW, PACKED, READERS, check_file, readable, reader_of, root
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
 
     from .arguments import DatasetConfig, DatasetMixtureConfig
 
-_READERS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet", ".txt": "text"}
-_PACKED = (".gz", ".bz2", ".xz", ".zst")
-_HOW = "a file (jsonl, json, csv, parquet, txt, also .gz), a directory of such files, or one written by save_to_disk"
-
-
-def _reader(path: Path) -> str | None:
-    suffixes = [s for s in path.suffixes if s not in _PACKED]
-    return _READERS.get(suffixes[-1]) if suffixes else None
+logger = logging.getLogger(__name__)
 
 
 def _read(path: Path, split: str = "train", streaming: bool = False) -> Dataset:
     from datasets import load_dataset
 
-    reader = _reader(path)
+    reader = reader_of(path)
     if reader is None:
-        raise ValueError(f"{path} is not a data file that can be read; expected {_HOW}")
-    return load_dataset(reader, data_files={split: str(path)}, split=split, streaming=streaming)
+        raise ValueError(f"{path} is not a data file that can be read; expected {HOW}")
+    check_file(path, whole=not streaming)
+    with readable(path):
+        found = load_dataset(reader, data_files={split: str(path)}, split=split, streaming=streaming)
+        if streaming and next(iter(found), None) is None:
+            raise ValueError("the stream gave 0 rows, expected at least 1")
+        return found
 
 
 def _directory(path: Path, wanted: Iterable[str], streaming: bool) -> Any:
     from datasets import load_dataset, load_from_disk
 
     if (path / "dataset_dict.json").exists() or (path / "state.json").exists():
-        return load_from_disk(str(path))
-    files = [f for f in sorted(path.iterdir()) if f.is_file() and _reader(f)]
+        with readable(path):
+            return load_from_disk(str(path))
+    files = [f for f in sorted(path.iterdir()) if f.is_file() and reader_of(f)]
     if not files:
-        raise ValueError(f"{path} holds no data file; expected {_HOW}")
+        raise ValueError(f"{path} holds no data file; expected {HOW}")
     named = {split: f for split in wanted for f in files if split in _names(f)}
     if named:
         return {split: _read(f, split, streaming) for split, f in named.items()}
-    return load_dataset(str(path), streaming=streaming)
+    for file in files:
+        check_file(file, whole=not streaming)
+    with readable(*files):
+        found = load_dataset(str(path), streaming=streaming)
+    _say_what_is_left_out(path, files, next(iter(found.values())).info.builder_name)
+    return found
+
+
+def _say_what_is_left_out(path: Path, files: list[Path], taken: str | None) -> None:
+    left = [file.name for file in files if reader_of(file) != taken]
+    if left:
+        logger.warning(
+            "%s holds files of several kinds; read as %s, left out: %s. Name one file, or a directory of one kind",
+            path, taken, ", ".join(left[:5]),
+        )  # fmt: skip
 
 
 def _names(path: Path) -> set[str]:
     """`pairs.train.jsonl.gz` is called pairs, and train."""
-    return {part for part in path.name.split(".") if f".{part}" not in (*_READERS, *_PACKED)}
+    return {part for part in path.name.split(".") if f".{part}" not in (*READERS, *PACKED)}
 
 
 def _hub(name: str, config: str | None, streaming: bool, **kwargs: Any) -> Any:
@@ -57,15 +73,22 @@ def _hub(name: str, config: str | None, streaming: bool, **kwargs: Any) -> Any:
     except (ConnectionError, FileNotFoundError) as error:
         raise ValueError(
             f"{name!r} is no local file or directory, and the hub could not be reached for it "
-            f"({type(error).__name__}). Give {_HOW}; a hub name needs the network once, to fill the cache."
+            f"({type(error).__name__}). Give {HOW}; a hub name needs the network once, to fill the cache."
         ) from error
+    except Exception as error:
+        said = " ".join(str(root(error)).split())
+        raise ValueError(f"{name!r} cannot be loaded ({said[:300]}). Give {HOW}, or a hub name") from error
 
 
 def _open(name: str, config: str | None, wanted: Iterable[str], streaming: bool, **kwargs: Any) -> Any:
-    path = Path(name).expanduser()
-    if path.is_file():
+    try:
+        path = Path(name).expanduser()
+        is_file, is_dir = path.is_file(), path.is_dir()
+    except (OSError, ValueError, RuntimeError) as error:  # too long, a zero byte, an unknown ~user
+        raise ValueError(f"{name[:80]!r} can be no path ({error}); give {HOW}, or a hub name") from error
+    if is_file:
         return _read(path, next(iter(wanted)), streaming)
-    if path.is_dir():
+    if is_dir:
         return _directory(path, wanted, streaming)
     return _hub(name, config, streaming, **kwargs)
 
@@ -87,9 +110,7 @@ def load_splits(name: str, config: str | None, splits: tuple[str, str], streamin
 def _load_part(part: DatasetConfig, streaming: bool) -> Dataset:
     extra = {k: v for k, v in (("data_dir", part.data_dir), ("data_files", part.data_files)) if v is not None}
     if extra:
-        from datasets import load_dataset
-
-        found: Any = load_dataset(part.path, part.name, streaming=streaming, **extra)
+        found: Any = _hub(part.path, part.name, streaming, **extra)
     else:
         found = _open(part.path, part.name, (part.split,), streaming)
     if isinstance(found, dict):
