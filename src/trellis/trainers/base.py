@@ -7,8 +7,8 @@ into micro-batches, padding or ranks can change a gradient.
 
 from __future__ import annotations
 
+import functools
 import itertools
-import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
@@ -22,9 +22,16 @@ from ..metrics import Meter, Metric
 from ..monitor import History
 from ..scoring import score
 from ..types import LossOutput, Record, Scores, TokenBatch
+from .bad_steps import BadSteps
 from .given import Given, OnTrainBegin
+from .memory import Memory
 from .order import endless, seeded
 from .own_rows import Held, swapped
+from .running import load_running, running_state, tokens_in
+from .saving import Saving, require_finite, trained
+from .signals import Boundary, Signals
+from .step import Step
+from .watchdog import Watchdog
 
 
 class PostTrainer(Trainer):
@@ -34,6 +41,8 @@ class PostTrainer(Trainer):
     """
 
     metrics: ClassVar[list[Metric]] = []
+    counted: ClassVar[tuple[str, ...]] = ()
+    """Attributes that `loss` changes, beside the meter: they are put back when a step is taken anew or left out."""
 
     def __init__(
         self,
@@ -52,8 +61,9 @@ class PostTrainer(Trainer):
         self.meter = Meter(self.declared_metrics())
         self.resumed_from: str | None = None
         self._evaluated = torch.zeros(2, dtype=torch.float64)
-        self._staging: Path | None = None
         self._rng_restored = False
+        self.current, self.memory, self.bad_steps = Step(self), Memory(self), BadSteps(self)
+        self.saving, self.signals, self.watchdog = Saving(self), Signals(self), Watchdog(self)
         # Several GPUs in one process would be nn.DataParallel, which knows nothing of our batches.
         args._n_gpu = min(args.n_gpu, 1)
         if args.accelerator_config.dispatch_batches is None:
@@ -71,8 +81,8 @@ class PostTrainer(Trainer):
         )
         self.given.put_back(model)
         self.loss_is_scaled_for_ga = True
-        self.add_callback(OnTrainBegin(self))
-        self.add_callback(History())
+        for callback in (OnTrainBegin(self), History(), Boundary(self)):
+            self.add_callback(callback)
 
     # ---- what a trainer says -------------------------------------------------------------------------------------------
 
@@ -85,7 +95,7 @@ class PostTrainer(Trainer):
         raise TypeError(f"{type(self).__name__} must define collate(rows)")
 
     def items(self, batch: Any) -> Tensor | float:
-        """How many items (tokens, pairs, rows) the loss of `batch` is a sum over."""
+        """How many items (tokens, pairs, rows) the loss of `batch` is summed over."""
         raise TypeError(f"{type(self).__name__} must define items(batch)")
 
     def loss(self, model: nn.Module, batch: Any) -> LossOutput:
@@ -98,22 +108,14 @@ class PostTrainer(Trainer):
 
     def extra_state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Tensors and JSON values, beyond weights and optimizer, that the next step depends on."""
-        logging = {
-            "tr_loss": self._tr_loss.item(),
-            "total_loss": self._total_loss_scalar,
-            "last_logged": self._globalstep_last_logged,
-            "initial_step": getattr(self, "_initial_global_step", 0),  # transformers 5.17 has none
-        }
-        return {}, {"logging": logging, "meter": self.meter.state_dict()}
+        return {}, running_state(self)
 
     def load_extra_state(self, tensors: dict[str, Tensor], plain: dict[str, Any]) -> None:
         """The inverse of `extra_state`."""
-        logging = plain["logging"]
-        self._tr_loss.fill_(logging["tr_loss"])
-        self._total_loss_scalar = logging["total_loss"]
-        self._globalstep_last_logged = logging["last_logged"]
-        self._initial_global_step = logging["initial_step"]
-        self.meter.load_state_dict(plain["meter"])
+        load_running(self, plain)
+
+    def abandon_data(self) -> None:
+        """Train no more on what was made by weights that are gone (a rollout in use)."""
 
     # ---- the data ------------------------------------------------------------------------------------------------------
 
@@ -156,9 +158,21 @@ class PostTrainer(Trainer):
     def get_batch_samples(
         self, epoch_iterator: Iterator, num_batches: int, device: torch.device
     ) -> tuple[list[Any], Tensor]:
+        self.watchdog.beat("reading data")
         batches = list(itertools.islice(epoch_iterator, num_batches))
         self._load_rng_state(self.resumed_from)
         return batches, self.count_items(batches)
+
+    def training_step(
+        self, model: nn.Module, inputs: Any, num_items_in_batch: Tensor | int | None = None
+    ) -> Tensor:
+        self.watchdog.beat("training")
+        return self.memory(super().training_step, model, inputs, num_items_in_batch)
+
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
+        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        self.bad_steps.judge(model, norm)
+        return norm
 
     def compute_loss(
         self,
@@ -183,16 +197,15 @@ class PostTrainer(Trainer):
 
     def _track_num_input_tokens(self, inputs: Any) -> None:
         kind = self.args.include_num_input_tokens_seen
-        if kind == "no":
-            return
-        mask = getattr(inputs, "tokens", inputs).attention_mask
-        count = mask.sum() if kind == "non_padding" else torch.tensor(mask.numel(), device=mask.device)
-        self.state.num_input_tokens_seen += int(self.sum_over_ranks(count))
+        if kind != "no":
+            self.state.num_input_tokens_seen += int(self.sum_over_ranks(tokens_in(inputs, kind)))
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs:
             logs.update(self.meter.means(self.sum_over_ranks))
             self.meter.reset()
+            if self.bad_steps.count:
+                logs["bad_steps"] = self.bad_steps.count
         super().log(logs, start_time)
 
     # ---- evaluation ----------------------------------------------------------------------------------------------------
@@ -213,8 +226,8 @@ class PostTrainer(Trainer):
             )
             total, items = self.sum_over_ranks(self._evaluated)
             output.metrics[f"{metric_key_prefix}_loss"] = float(total / items.clamp(min=1))
-            means = self.meter.means(self.sum_over_ranks)
-            output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in means.items()})
+            for name, value in self.meter.means(self.sum_over_ranks).items():
+                output.metrics[f"{metric_key_prefix}_{name}"] = value
         return output
 
     def prediction_step(
@@ -224,6 +237,7 @@ class PostTrainer(Trainer):
         prediction_loss_only: bool,
         ignore_keys: list[str] | None = None,
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        self.watchdog.beat("evaluating")
         own = inputs.own(self.accelerator.gradient_state, self.args.process_index)
         total, found = torch.zeros((), device=self.args.device), (None, None)
         with torch.no_grad():
@@ -245,7 +259,10 @@ class PostTrainer(Trainer):
         set_seed(self.args.seed)  # data order and dropout depend on it, not on what ran since construction
         if resume_from_checkpoint:
             self.resumed_from = str(checkpoint.resolve_resume(self.args.output_dir, resume_from_checkpoint))
-        return super().train(resume_from_checkpoint=self.resumed_from, **kwargs)
+        self.saving.last = None if self.resumed_from is None else Path(self.resumed_from)
+        self.current.clear()
+        with self.signals.caught(), self.watchdog.running():
+            return super().train(resume_from_checkpoint=self.resumed_from, **kwargs)
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         # Once: the loop asks again after `get_batch_samples`, which may have drawn since (a reward function).
@@ -261,33 +278,16 @@ class PostTrainer(Trainer):
         return Path(folder) / f"trellis-{self.args.process_index}"
 
     def _get_output_dir(self, trial: Any) -> str:
-        return super()._get_output_dir(trial) if self._staging is None else str(self._staging)
+        return super()._get_output_dir(trial) if self.saving.aside is None else str(self.saving.aside)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        run_dir, name = self._get_output_dir(trial), f"checkpoint-{self.state.global_step}"
-        world = self.args.world_size
-        with checkpoint.staged(run_dir, name, step=self.state.global_step, world_size=world) as folder:
-            self._staging = folder.parent
-            try:
-                super()._save_checkpoint(model, trial)
-            finally:
-                self._staging = None
-            checkpoint.save_state(self.state_dir(folder), *self.extra_state())
-            self._name_best(run_dir, folder)
-        if self.args.should_save:
-            limit, best = self.args.save_total_limit, self.state.best_model_checkpoint
-            checkpoint.rotate(run_dir, limit, protect=best, written=name)
-
-    def _name_best(self, run_dir: str, folder: Path) -> None:
-        # The loop looked for the best checkpoint in the staging directory; it will lie in the run's.
-        best = self.state.best_global_step
-        if best and self.args.should_save:
-            self.state.best_model_checkpoint = os.path.join(run_dir, f"checkpoint-{best}")
-            self.state.save_to_json(str(folder / "trainer_state.json"))
+        self.watchdog.beat("saving")
+        self.saving(functools.partial(super()._save_checkpoint, model, trial), self._get_output_dir(trial))
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
         if not self.args.should_save:
             return
+        require_finite(trained(self.model) if state_dict is None else state_dict.items())
         folder = Path(output_dir or self.args.output_dir)
         folder.mkdir(parents=True, exist_ok=True)
         self.save_parts(folder, state_dict)

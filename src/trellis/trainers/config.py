@@ -102,9 +102,33 @@ class TrellisConfig(TrainingArguments):
         choices=("auto", "shared", "packed", "padded"),
     )
 
+    on_bad_step: str = option(
+        "stop",
+        "A step whose loss or gradient is not finite is never taken. stop: end with a diagnosis; skip: leave the step out; "
+        "rollback: leave it out and go back to the weights and optimizer of the last checkpoint.",
+        choices=("stop", "skip", "rollback"),
+    )
+    max_bad_steps: int = option(10, "Stop a run with more bad steps than this.")
+    on_save_error: str = option(
+        "stop",
+        "When a checkpoint cannot be written (a full disk): stop, or continue without it.",
+        choices=("stop", "continue"),
+    )
+    save_on_signal: bool = option(
+        True,
+        "On SIGTERM or SIGINT finish the step, save and end with status 75; a second signal ends at once.",
+    )
+    hang_timeout: float | None = option(
+        None, "Seconds without any progress after which step, rank, phase and all stacks are printed."
+    )
+    on_hang: str = option(
+        "stop", "After hang_timeout: end the process with status 124, or warn only.", choices=("stop", "warn")
+    )
+
     def __post_init__(self) -> None:
         self._read_json()
         check_choices(self)
+        self._check_faults()
         refuse_unused(self)
         self._choose_precision()
         self._choose_checkpointing()
@@ -128,6 +152,18 @@ class TrellisConfig(TrainingArguments):
                 raise ValueError(
                     f'{name} is not valid JSON ({error}); write it like {{"key": 1}}, found {value}'
                 ) from error
+
+    def _check_faults(self) -> None:
+        if self.max_bad_steps < 0:
+            raise ValueError(f"max_bad_steps={self.max_bad_steps} must be at least 0")
+        if self.hang_timeout is not None and self.hang_timeout <= 0:
+            raise ValueError(
+                f"hang_timeout={self.hang_timeout} must be a positive number of seconds, or None"
+            )
+        if self.on_bad_step == "rollback" and self.save_only_model:
+            raise ValueError(
+                'on_bad_step="rollback" needs the optimizer in each checkpoint; leave save_only_model out'
+            )
 
     def _choose_precision(self) -> None:
         able = self._accelerated and is_torch_bf16_gpu_available()

@@ -47,6 +47,7 @@ class DPOTrainer(PostTrainer):
     is added: `losses.preference`. `reports` tell what became of the data.
     """
 
+    counted = ("tokens_seen", "whole")
     metrics: ClassVar[list[Metric]] = METRICS
 
     @takes_old_arguments(

@@ -50,6 +50,7 @@ class KTOTrainer(PostTrainer):
     with it as it is now). `reports` tell what became of the data.
     """
 
+    counted = ("tokens_seen",)
     metrics: ClassVar[list[Metric]] = METRICS
     held_out_kl: Tensor | None = None
 

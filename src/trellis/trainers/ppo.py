@@ -41,6 +41,7 @@ class PPOTrainer(OnPolicyTrainer):
     Raises ValueError or TypeError, before anything is trained, for what does not fit together.
     """
 
+    counted = ("step_kl",)
     metrics: ClassVar[list[Metric]] = MINIBATCH + ROLLOUT
 
     @takes_old_arguments(PPOConfig)

@@ -99,6 +99,7 @@ METRICS = [
 class ReferenceFreeTrainer(PostTrainer):
     """Trains a policy on pairs of answers without a reference; a subclass says what the losses and rewards of `Answers` are."""
 
+    counted = ("tokens_seen",)
     metrics: ClassVar[list[Metric]] = METRICS
 
     def __init__(

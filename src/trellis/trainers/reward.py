@@ -90,6 +90,7 @@ class RewardTrainer(PostTrainer):
     of transformers, with a padding token that is not the end token. `reports` tell what became of the data.
     """
 
+    counted = ("tokens_seen", "extremes")
     metrics: ClassVar[list[Metric]] = [
         Metric(
             "mean_reward",

@@ -43,6 +43,7 @@ class SFTTrainer(PostTrainer):
     `eval_reports` tell what became of the data.
     """
 
+    counted = ("tokens_seen",)
     metrics: ClassVar[list[Metric]] = [
         Metric("entropy", "Σ H(p_t) / trained tokens, in nats"),
         Metric("mean_token_accuracy", "Σ [argmax p_t = token t] / trained tokens"),

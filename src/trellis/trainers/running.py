@@ -1,0 +1,37 @@
+"""The sums and counts of a run that the loop below keeps in memory only: a resumed run needs them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def running_state(trainer: Any) -> dict[str, Any]:
+    """As JSON values."""
+    logging = {
+        "tr_loss": trainer._tr_loss.item(),
+        "total_loss": trainer._total_loss_scalar,
+        "last_logged": trainer._globalstep_last_logged,
+        "initial_step": getattr(trainer, "_initial_global_step", 0),  # transformers 5.17 has none
+    }
+    faults = {"bad_steps": trainer.bad_steps.count, "rows_at_once": trainer.memory.rows}
+    return {"logging": logging, "meter": trainer.meter.state_dict(), "faults": faults}
+
+
+def load_running(trainer: Any, plain: dict[str, Any]) -> None:
+    """The inverse of `running_state`."""
+    logging, faults = plain["logging"], plain.get("faults", {})
+    trainer._tr_loss.fill_(logging["tr_loss"])
+    trainer._total_loss_scalar = logging["total_loss"]
+    trainer._globalstep_last_logged = logging["last_logged"]
+    trainer._initial_global_step = logging["initial_step"]
+    trainer.meter.load_state_dict(plain["meter"])
+    trainer.bad_steps.count, trainer.memory.rows = faults.get("bad_steps", 0), faults.get("rows_at_once")
+
+
+def tokens_in(batch: Any, kind: str) -> Tensor:
+    """Scalar: the batch's positions ("all"), or those with a token ("non_padding")."""
+    mask = getattr(batch, "tokens", batch).attention_mask
+    return mask.sum() if kind == "non_padding" else torch.tensor(mask.numel(), device=mask.device)

@@ -1,0 +1,94 @@
+"""Saving a trainer's checkpoint: whole, of finite weights, or not at all."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from .. import checkpoint
+
+logger = logging.getLogger(__name__)
+
+
+class Saving:
+    """Writes checkpoints aside and puts them in their place. `last`: the newest that this run saved or came from."""
+
+    def __init__(self, trainer: Any) -> None:
+        self.trainer = trainer
+        self.aside: Path | None = None
+        self.last: Path | None = None
+
+    def __call__(self, write: Callable[[], None], run_dir: str) -> None:
+        """Save what `write` writes (it asks `aside` where to) and the trainer's own state, then let old checkpoints go.
+
+        A save that fails leaves nothing behind; it raises OSError, or warns where the run is to go on (`on_save_error`).
+        """
+        trainer = self.trainer
+        name, best = f"checkpoint-{trainer.state.global_step}", trainer.state.best_model_checkpoint
+        try:
+            self._write(write, run_dir, name)
+        except (OSError, RuntimeError, SafetensorError) as error:
+            trainer.state.best_model_checkpoint = best
+            message = self._failed(error, Path(run_dir, name))
+            if trainer.args.on_save_error == "stop" or trainer.signals.agreed:
+                raise OSError(message) from error
+            logger.warning("%s", message)
+            return
+        self.last = Path(run_dir, name)
+        if trainer.args.should_save:
+            limit, best = trainer.args.save_total_limit, trainer.state.best_model_checkpoint
+            checkpoint.rotate(run_dir, limit, protect=best, written=name)
+
+    def _write(self, write: Callable[[], None], run_dir: str, name: str) -> None:
+        trainer, step = self.trainer, self.trainer.state.global_step
+        with checkpoint.staged(run_dir, name, step=step, world_size=trainer.args.world_size) as folder:
+            self.aside = folder.parent
+            try:
+                write()
+            finally:
+                self.aside = None
+            checkpoint.save_state(trainer.state_dir(folder), *trainer.extra_state())
+            self._name_best(run_dir, folder)
+
+    def _name_best(self, run_dir: str, folder: Path) -> None:
+        # The loop looked for the best checkpoint in the staging directory; it will lie in the run's.
+        state = self.trainer.state
+        if state.best_global_step and self.trainer.args.should_save:
+            state.best_model_checkpoint = os.path.join(run_dir, f"checkpoint-{state.best_global_step}")
+            state.save_to_json(str(folder / "trainer_state.json"))
+
+    def _failed(self, error: Exception, target: Path) -> str:
+        free = shutil.disk_usage(target.parent).free
+        kept = "this run has no earlier checkpoint" if self.last is None else f"{self.last} is untouched"
+        return (
+            f"{target} could not be saved ({type(error).__name__}: {error}); {free / 2**20:.0f} MiB are free there. Nothing of "
+            f'it remains, {kept}. Make room, then resume_from_checkpoint=True; on_save_error="continue" trains on without it'
+        )
+
+
+def require_finite(weights: Iterable[tuple[str, Tensor]]) -> None:
+    """Raises FloatingPointError, naming them, when weights that are to be saved hold NaN or infinity."""
+    bad = non_finite(weights)
+    if bad:
+        raise FloatingPointError(
+            f"not saved: {len(bad)} weights hold NaN or infinity ({', '.join(bad[:3])}, …); earlier checkpoints are untouched. "
+            "Go on from one of them with a lower learning_rate, or a lower max_grad_norm"
+        )
+
+
+def non_finite(weights: Iterable[tuple[str, Tensor]]) -> list[str]:
+    """The names of those that hold NaN or infinity."""
+    floating = ((name, x) for name, x in weights if x.is_floating_point() and x.numel())
+    return [name for name, x in floating if not bool(x.detach().isfinite().all())]
+
+
+def trained(model: nn.Module) -> Iterable[tuple[str, Tensor]]:
+    """A model's trainable weights by name."""
+    return ((name, p) for name, p in model.named_parameters() if p.requires_grad)

@@ -1,0 +1,68 @@
+"""A run that has stopped moving says where, and ends."""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+EXIT_HUNG = 124
+"""What timeout(1) ends with."""
+STDERR = 2
+
+
+class Watchdog:
+    """Ends the process (or only says so) when no `beat` came for `hang_timeout` seconds: step, rank, phase and all stacks."""
+
+    def __init__(self, trainer: Any) -> None:
+        self.trainer = trainer
+        self.phase, self.at = "starting", time.monotonic()
+
+    def beat(self, phase: str) -> None:
+        """The run has come to `phase`."""
+        self.phase, self.at = phase, time.monotonic()
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Inside, somebody watches (where `hang_timeout` is set)."""
+        timeout, over = self.trainer.args.hang_timeout, threading.Event()
+        if timeout is None:
+            yield
+            return
+        self.beat("starting")
+        watch = threading.Thread(
+            target=self._watch, args=(timeout, over), daemon=True, name="trellis-watchdog"
+        )
+        watch.start()
+        try:
+            yield
+        finally:
+            over.set()
+            watch.join()
+            faulthandler.cancel_dump_traceback_later()
+
+    def _watch(self, timeout: float, over: threading.Event) -> None:
+        ends = self.trainer.args.on_hang == "stop"
+        while not over.wait(min(1.0, timeout / 4)):
+            if ends:  # for code that never lets another thread run, this one included
+                faulthandler.dump_traceback_later(2 * timeout + 1, exit=True, file=STDERR)
+            quiet = time.monotonic() - self.at
+            if quiet > timeout:
+                self._report(quiet)
+                if ends:
+                    os._exit(EXIT_HUNG)
+                self.at = time.monotonic()
+
+    def _report(self, quiet: float) -> None:
+        args = self.trainer.args
+        said = (
+            f"trellis: nothing has moved for {quiet:.0f} s: step {self.trainer.state.global_step + 1}, rank {args.process_index} "
+            f"of {args.world_size}, while {self.phase} (hang_timeout={args.hang_timeout}). Where every thread is:\n"
+        )
+        # Past Python's streams: whoever hangs may hold their locks.
+        os.write(STDERR, said.encode())
+        faulthandler.dump_traceback(file=STDERR)
