@@ -361,3 +361,43 @@ def test_results_are_text_or_json():
     turn = "".join(asks("give", what=w) for w in ("text", "list", "none"))
     [done] = run(by_turn(turn, "."), tools=[give]).completions
     assert answers(done) == ["as it is", json.dumps([1, "é"], ensure_ascii=False), "null"]
+
+
+def with_response_template():
+    tokenizer = tool_tokenizer()
+    tokenizer.response_template = {
+        "defaults": {"role": "assistant"},
+        "start_anchor": "<|im_start|>assistant\n",
+        "fields": {
+            "tool_calls": {
+                "open_pattern": r"\s*<call>",
+                "close": "</call>",
+                "repeats": True,
+                "content": "json",
+                "transform": {"type": "function", "function": "{content}"},
+            },
+            "content": {"close_pattern": r"\s*<\|im_end\|>", "content": "text"},
+        },
+    }
+    return tokenizer
+
+
+@pytest.mark.parametrize(
+    ("turn", "heard"),
+    [
+        ('<call>{"name": "add", "arguments": {"a": 3, "b": 4}}</call>', "7"),
+        ('hm\n<call>{"name": "add", "arguments": {"a": 3}}</call>', "missing a required argument"),
+        ("<call>nonsense</call>", "could not be read"),
+        ("<call>[3]</call>", "could not be read"),
+        ('<call>{"arguments": {}}</call>', "there is no tool ''"),
+        ('<call>{"name": "add", "arguments": [1]}</call>', "could not be read"),
+    ],
+)
+def test_a_tokenizers_own_response_template_is_used(turn, heard):
+    tokenizer = with_response_template()
+    driver = ToolLoop(tokenizer, max_new_tokens=2000, tools=[add])
+    [done] = driver([chat("x")], Policy(tokenizer, by_turn(turn, "well .")), [0]).completions
+    [answer] = answers(done)
+    assert heard in answer
+    assert done.messages[-1]["content"] == "well ."
+    assert done.messages[0]["content"] == ("hm" if turn.startswith("hm") else "")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from .tools import Call
@@ -42,21 +42,33 @@ def _function(body: str) -> dict[str, Any]:
 
 
 def calls_of(message: Message) -> list[Call]:
-    """The calls of a message; arguments that are JSON in a string are read."""
-    return [_call(entry.get("function", entry)) for entry in message.get("tool_calls") or ()]
+    """The calls of a message that `Reader` has read."""
+    functions = [entry["function"] for entry in message.get("tool_calls") or ()]
+    return [Call(function["name"], function["arguments"]) for function in functions]
 
 
-def _call(function: dict[str, Any]) -> Call:
-    name, arguments = str(function.get("name") or ""), function.get("arguments")
+def _entry(given: Any) -> dict[str, Any]:
+    """One of a message's `tool_calls` in one form: a name, and arguments as a mapping or, where there is none, as text."""
+    function = given.get("function", given) if isinstance(given, Mapping) else given
+    own = {"id": given["id"]} if isinstance(given, Mapping) and given.get("id") else {}
+    if not isinstance(function, Mapping):
+        return {
+            "type": "function",
+            **own,
+            "function": {"name": "", "arguments": json.dumps(function, default=str)},
+        }
+    arguments = function.get("arguments")
     if isinstance(arguments, str):
         try:
             read = json.loads(arguments)
         except ValueError:
-            read = arguments
+            read = None
         arguments = read if isinstance(read, dict) else arguments
-    if arguments is None:
-        arguments = {}
-    return Call(name, arguments if isinstance(arguments, dict | str) else json.dumps(arguments, default=str))
+    arguments = {} if arguments is None else arguments
+    if not isinstance(arguments, dict | str):
+        arguments = json.dumps(arguments, default=str)
+    name = str(function.get("name") or "")
+    return {"type": "function", **own, "function": {"name": name, "arguments": arguments}}
 
 
 class Reader:
@@ -73,18 +85,21 @@ class Reader:
         plain = {"role": "assistant", "content": self.tokenizer.decode(body, skip_special_tokens=True)}
         if not (stopped and tools):
             return plain
-        if self.own:
-            return self._by_template(list(before), list(ids), tools, plain)
-        message = (self.parse or tagged_calls)(self.tokenizer.decode(body))
-        if not isinstance(message, dict):
+        message = self._parsed(list(before), list(ids), body, tools)
+        if not isinstance(message, Mapping):
             raise TypeError(
                 f"parse must return a message such as {{'role': 'assistant', 'content': …}}, found {type(message).__name__}"
             )
-        return {"role": "assistant", **message} if message.get("tool_calls") or self.parse else plain
+        if not message.get("tool_calls"):
+            return {**plain, **message} if self.parse or self.own else plain
+        calls = [_entry(given) for given in message["tool_calls"]]
+        return {"role": "assistant", "content": "", **message, "tool_calls": calls}
 
-    def _by_template(self, before: list[int], ids: list[int], tools: Any, plain: Message) -> Message:
+    def _parsed(self, before: list[int], ids: list[int], body: list[int], tools: Any) -> Any:
+        text = self.tokenizer.decode(body)
+        if not self.own:
+            return (self.parse or tagged_calls)(text)
         try:
-            return {**plain, **self.tokenizer.parse_response(ids, prefix=before, tools=tools)}
-        except ValueError:  # no message of the template's form: the model's mistake, which it is told
-            unread = {"type": "function", "function": {"name": "", "arguments": plain["content"]}}
-            return {**plain, "tool_calls": [unread]}
+            return self.tokenizer.parse_response(ids, prefix=before, tools=tools)
+        except (ValueError, KeyError):  # not of the template's form: the model's mistake, which it is told
+            return {"content": "", "tool_calls": [{"name": "", "arguments": text}]}
