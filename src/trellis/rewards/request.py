@@ -56,9 +56,9 @@ class RewardRequest:
 
 
 class Notes:
-    """What one call of a reward function noted: columns for the completion tables, and numbers for the log."""
+    """What one call of a reward function noted: columns of `rows` values for the completion tables, and numbers for the log."""
 
-    def __init__(self, name: str, rows: int) -> None:
+    def __init__(self, name: str, rows: int | None = None) -> None:
         self.name, self.rows = name, rows
         self.extra: dict[str, list[Any]] = {}
         self.logged: dict[str, list[float]] = {}
@@ -66,7 +66,11 @@ class Notes:
     def log_extra(self, column: str, values: Any) -> None:
         """Show `values`, one per completion, as a column of the completion tables."""
         values = values.tolist() if hasattr(values, "tolist") else values
-        if not isinstance(column, str) or not isinstance(values, list | tuple) or len(values) != self.rows:
+        if (
+            not isinstance(column, str)
+            or not isinstance(values, list | tuple)
+            or self.rows not in (None, len(values))
+        ):
             found = f"{len(values)} values" if isinstance(values, list | tuple) else type(values).__name__
             raise RewardError(
                 f"reward {self.name!r}: log_extra({column!r}, …) got {found}; expected a column's name and a list of "
