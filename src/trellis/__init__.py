@@ -24,6 +24,10 @@ _HOME = {
     "RewardConfig": "trainers.reward",
     "PPOTrainer": "trainers.ppo",
     "PPOConfig": "trainers.ppo",
+    "GRPOTrainer": "trainers.grpo",
+    "GRPOConfig": "trainers.grpo",
+    "RLOOTrainer": "trainers.rloo",
+    "RLOOConfig": "trainers.rloo",
     "ModelConfig": "cli.arguments",
     "ScriptArguments": "cli.arguments",
     "DatasetMixtureConfig": "cli.arguments",
@@ -32,7 +36,6 @@ _HOME = {
     "TrellisParser": "cli.parser",
     "TrlParser": "cli.parser",
 }
-_LATER = {f"{method}{part}" for method in ("RLOO", "GRPO") for part in ("Trainer", "Config")}
 
 _GONE = {
     "AutoModelForCausalLMWithValueHead": "pass the plain model to PPOTrainer(model=…); value_model=None puts a value head on it",
@@ -56,18 +59,17 @@ if TYPE_CHECKING:
     from .cli.parser import TrellisParser, TrlParser
     from .trainers.cpo import CPOConfig, CPOTrainer
     from .trainers.dpo import DPOConfig, DPOTrainer
+    from .trainers.grpo import GRPOConfig, GRPOTrainer
     from .trainers.kto import KTOConfig, KTOTrainer
     from .trainers.orpo import ORPOConfig, ORPOTrainer
     from .trainers.ppo import PPOConfig, PPOTrainer
     from .trainers.reward import RewardConfig, RewardTrainer
+    from .trainers.rloo import RLOOConfig, RLOOTrainer
     from .trainers.sft import SFTConfig, SFTTrainer
 
 
 def _missing(name: str) -> str:
     """What to say about a public name that does not exist."""
-    if name in _LATER:
-        trainers = ", ".join(sorted(n for n in _HOME if n.endswith("Trainer")))
-        return f"trellis {__version__} has no {name!r} yet; its trainers are {trainers}"
     if name in _GONE:
         return f"trellis {__version__} has no {name!r}: {_GONE[name]}"
     from difflib import get_close_matches

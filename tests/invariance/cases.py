@@ -197,6 +197,48 @@ def ppo(
     return trainer
 
 
+def grouped(method: str, own: dict[str, Any], folder: str, cut: dict[str, Any], peft: bool) -> Any:
+    """The trainer of `method` on prompts with four completions each, judged by two rewards."""
+    import trellis
+
+    common = {"max_completion_length": 12, "num_generations": 4, "temperature": 0.8}
+    config, trainer = (getattr(trellis, method + part) for part in ("Config", "Trainer"))
+    return trainer(
+        model=tiny_model("gpt2").double(),
+        args=config(output_dir=folder, **{**common, **own, **cut}),
+        train_dataset=[{"prompt": text} for text in sentences(20, seed=3)],
+        eval_dataset=[{"prompt": text} for text in sentences(HELD_OUT, seed=4)],
+        processing_class=tiny_tokenizer(),
+        reward_funcs=[brevity, sometimes],
+        peft_config=_adapter(peft, "CAUSAL_LM"),
+    )
+
+
+def sometimes(completions: list[str], **columns: Any) -> list[float | None]:
+    """A reward that does not apply to short completions."""
+    return [len(text) / 30 if len(text) > 20 else None for text in completions]
+
+
+def grpo(folder: str, batch: int, accumulation: int, *, peft: bool = False, **changes: Any) -> Any:
+    """Two optimizer steps on each rollout; KL and entropy in the loss, and only the least certain half of tokens."""
+    own = {
+        "generation_batch_size": 2 * ROWS,
+        "beta": 0.1,
+        "use_bias_correction_kl": True,
+        "entropy_coef": 0.01,
+        "use_adaptive_entropy": True,
+        "entropy_target": 3.0,
+        "top_entropy_quantile": 0.5,
+    }
+    return grouped("GRPO", own, folder, _fields(batch, accumulation, changes), peft)
+
+
+def rloo(folder: str, batch: int, accumulation: int, *, peft: bool = False, **changes: Any) -> Any:
+    """One rollout per optimizer step, its advantages normalised; KL in the reward."""
+    own = {"beta": 0.1, "normalize_advantages": True, "reward_clip_range": [-5.0, 5.0]}
+    return grouped("RLOO", own, folder, _fields(batch, accumulation, changes), peft)
+
+
 def first_rows(trainer: Any) -> Any:
     """A batch of the training data's first rows."""
     return trainer.collate([trainer.train_dataset[i] for i in range(ROWS)])
@@ -215,6 +257,13 @@ def first_rollout(trainer: Any) -> Any:
     return trainer.rollout
 
 
+def first_minibatch(trainer: Any) -> Any:
+    """A batch of the first optimizer step's rows."""
+    trainer.rollout = trainer.next_rollout()
+    trainer.meter.reset()
+    return trainer.rollout.rows(trainer.minibatch_index())
+
+
 @dataclass(frozen=True)
 class Case:
     """`build(folder, batch, accumulation, **changes)` → a trainer; `step(trainer)` → one batch of ROWS items."""
@@ -231,6 +280,8 @@ CASES = {
     "orpo": Case(orpo, first_rows),
     "kto": Case(kto, first_answers),
     "ppo": Case(ppo, first_rollout),
+    "grpo": Case(grpo, first_minibatch),
+    "rloo": Case(rloo, first_rollout),
 }
 
 
@@ -256,7 +307,7 @@ def evaluate(name: str, folder: str, batch: int, **changes: Any) -> dict[str, fl
 
 def _comparable(entry: dict[str, float]) -> dict[str, float]:
     # Clocks; and the loop below counts epochs in micro-batches, of which an epoch's last step may have fewer.
-    clocks = ("runtime", "per_second", "preparation_time", "eps", "total_flos", "epoch")
+    clocks = ("runtime", "per_second", "preparation_time", "eps", "step_time", "total_flos", "epoch")
     return {k: v for k, v in entry.items() if not any(k.endswith(c) for c in clocks)}
 
 

@@ -159,6 +159,30 @@ def ppo(output_dir: str, *, peft: bool = False, critic: bool = False, **changes:
     )
 
 
+def grouped(method: str, output_dir: str, *, peft: bool = False, stream: bool = False, **changes: Any) -> Any:
+    """GRPO or RLOO; `stream`: prompts without a length."""
+    import trellis
+
+    tokenizer = tiny_tokenizer()
+    cut = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2, "num_generations": 4}
+    fields = {**COMMON, **cut, "max_completion_length": 8, **changes}
+    prompts: Any = [{"prompt": text} for text in sentences(12, seed=3)]
+    if stream:
+        from datasets import Dataset
+
+        prompts = Dataset.from_list(prompts).to_iterable_dataset(num_shards=2)
+    config, trainer = (getattr(trellis, method + part) for part in ("Config", "Trainer"))
+    return trainer(
+        model=tiny_model("llama", tokenizer),
+        reward_funcs=long_words,
+        args=config(output_dir=output_dir, **fields),
+        train_dataset=prompts,
+        processing_class=tokenizer,
+        peft_config=lora(task_type="CAUSAL_LM") if peft else None,
+        callbacks=[Tell()],
+    )
+
+
 CASES: dict[str, Callable[[str], Any]] = {
     "sft": sft,
     "sft-lora": lambda out: sft(out, peft=True, kind="llama"),
@@ -186,6 +210,24 @@ CASES: dict[str, Callable[[str], Any]] = {
         out, kl_target=0.01, kl_horizon=20, num_mini_batches=1, num_sample_generations=2
     ),
     "ppo-early-stop": lambda out: ppo(out, early_stop_kl=1e-3),
+    "grpo": lambda out: grouped("GRPO", out),  # a rollout for every step
+    "grpo-buffer": lambda out: grouped("GRPO", out, steps_per_generation=4, num_iterations=2, beta=0.1),
+    "grpo-large-step": lambda out: grouped(
+        "GRPO", out, steps_per_generation=1, gradient_accumulation_steps=4
+    ),
+    "grpo-entropy": lambda out: grouped(
+        "GRPO",
+        out,
+        steps_per_generation=4,
+        use_adaptive_entropy=True,
+        entropy_target=5.0,
+        top_entropy_quantile=0.5,
+    ),
+    "grpo-follow": lambda out: grouped("GRPO", out, beta=0.1, sync_ref_model=True, ref_model_sync_steps=2),
+    "grpo-stream": lambda out: grouped("GRPO", out, stream=True, steps_per_generation=4),
+    "grpo-lora": lambda out: grouped("GRPO", out, peft=True, num_iterations=2, beta=0.1),
+    "rloo": lambda out: grouped("RLOO", out, steps_per_generation=4, num_iterations=2, learning_rate=3e-4),
+    "rloo-lora": lambda out: grouped("RLOO", out, peft=True, normalize_advantages=True),
 }
-KILLED = ("sft", "reward", "dpo", "kto", "ppo")
+KILLED = ("sft", "reward", "dpo", "kto", "ppo", "grpo-buffer")
 """One case per trainer for `kill9.py`, where every run is a process of its own."""

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-CLOCK = ("eps", "_runtime", "_per_second")
+CLOCK = ("eps", "step_time", "_runtime", "_per_second")
 
 
 def weights_hash(trainer: Any) -> str:

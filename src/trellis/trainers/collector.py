@@ -28,6 +28,7 @@ from ..rollout import (
 from ..scoring import in_chunks
 from ..types import Metrics, Rollout, TokenBatch
 from .gather import gather_rows
+from .said import Notes, Said, said_as
 from .seeds import derived_seed
 
 logger = logging.getLogger(__name__)
@@ -58,6 +59,8 @@ class Collector:
     def __init__(self, trainer: Any, means: Means) -> None:
         self.trainer, self.means = trainer, means
         self.engine: Engine = means.engine or InProcess(means.chunk_rows)
+        self.said: Said | None = None
+        self.notes = Notes()
         self._warned = False
 
     @property
@@ -71,6 +74,12 @@ class Collector:
                 Metric(square, f"mean of {name}²", hold=True, hidden=True),
                 Metric(std, f"standard deviation of {name} over completions", derive=deviation(mean, square)),
             ]
+            if self.means.rewards.on_error == "skip":
+                found.append(
+                    Metric(
+                        f"rewards/{name}/failed", f"share of completions on which {name} failed", hold=True
+                    )
+                )
         return found
 
     def collect(self, number: int) -> tuple[Rollout, RewardResult]:
@@ -90,10 +99,22 @@ class Collector:
         rollout.group = torch.tensor(places).to(rollout.group) // schedule.samples
         rollout.row = torch.tensor(indices).to(rollout.row)
         trainer.held_out.offer(number, rows, episodes, verdict)
+        self.keep_said(rows, episodes, verdict)
+        self.notes.add(verdict.logged)
+        trainer.meter.add(self.failure_sums(verdict))
         if schedule.world > 1:
             rollout, verdict = gather_rows(trainer.accelerator, rollout, verdict)
         trainer.meter.add(self.reward_sums(verdict))
         return rollout, verdict
+
+    def keep_said(self, rows: Sequence[Row], episodes: Episodes, verdict: RewardResult) -> None:
+        """Keep what was asked and said, of all ranks, where the trainer shows it."""
+        if not getattr(self.trainer.args, "log_completions", False):
+            return
+        said = zip(rows, self.texts(episodes.completions), episodes.completions, strict=True)
+        completions = [said_as(row["prompt"], text, completion) for row, text, completion in said]
+        mine = Said([row["prompt"] for row in rows], completions, dict(verdict.extra))
+        self.said = mine.of_all_ranks(self.trainer.schedule.world)
 
     def reward_sums(self, verdict: RewardResult) -> Metrics:
         """Each reward's (sum, count) and (sum of squares, count) over the rows it applies to."""
@@ -105,9 +126,20 @@ class Collector:
             found[f"rewards/{name}/square"] = ((applies**2).sum(), count)
         return found
 
+    def failure_sums(self, verdict: RewardResult) -> Metrics:
+        """Where failures are skipped: each reward's (failures, completions)."""
+        if self.means.rewards.on_error != "skip":
+            return {}
+        rows = float(len(verdict.total))
+        failed = {
+            name: torch.tensor(float(verdict.failures.get(name, 0))) for name in self.means.rewards.names
+        }
+        return {f"rewards/{name}/failed": (count, rows) for name, count in failed.items()}
+
     def sample(self, rows: Sequence[Row], seeds: Sequence[int]) -> Episodes:
         """One episode per row (a prompt's samples side by side), by the policy in the precision it is trained in."""
         trainer = self.trainer
+        trainer.watchdog.beat("sampling")
         with trainer.accelerator.autocast():
             self.engine.sync(trainer.policy, trainer.state.global_step)
             return self.means.driver(rows, self.turn, seeds)
@@ -132,6 +164,7 @@ class Collector:
 
     def judge(self, rows: Sequence[Row], episodes: Episodes) -> RewardResult:
         """The rewards' verdict on completions, as texts or chats like their prompts."""
+        self.trainer.watchdog.beat("asking the rewards")
         completions = episodes.completions
         return self.means.rewards(
             prompts=[row["prompt"] for row in rows],
@@ -155,6 +188,7 @@ class Collector:
         any precision. `old=False`: the trainer needs none, and they are what sampling said.
         """
         trainer, completions = self.trainer, episodes.completions
+        trainer.watchdog.beat("scoring")
         trainer.model.eval()
         prompts = [row["prompt_ids"] for row in rows] if episodes.prompts is None else episodes.prompts
         same = [n for n, (_, group) in enumerate(groupby(prompts)) for _ in group]
@@ -212,13 +246,6 @@ def runs(prompts: Sequence[Sequence[int]]) -> Iterator[tuple[int, list[Sequence[
     counted = [(len(list(group)), prompt) for prompt, group in groupby(prompts)]
     for n, part in groupby(counted, key=lambda pair: pair[0]):
         yield n, [prompt for _, prompt in part]
-
-
-def said_as(prompt: Any, text: str, completion: Completion) -> Any:
-    """A completion in the form of its prompt: a text, or messages."""
-    if completion.messages is not None:
-        return completion.messages
-    return text if isinstance(prompt, str) else [{"role": "assistant", "content": text}]
 
 
 def extra_columns(rows: Sequence[Row]) -> dict[str, list[Any]]:

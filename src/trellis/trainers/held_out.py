@@ -9,11 +9,9 @@ from typing import Any
 import torch
 
 from ..data import prepare_prompts
-from ..losses.policy import k1, k3
 from ..monitor import send, show
 from ..rewards import RewardResult
 from ..rollout import Episodes
-from ..types import Rollout
 from .collector import extra_columns
 from .seeds import derived_seed
 
@@ -23,7 +21,7 @@ Row = dict[str, Any]
 
 
 class HeldOut:
-    """Samples once for each prompt of an eval set, with the same draws at every step, so that figures can be compared.
+    """Samples for each prompt of an eval set, with the same draws at every step, so that figures can be compared.
 
     `tables` of query, response and score are shown over the run (one per rollout at most); `user_metrics(prompts=, completions=,
     scores=, **columns)` → dict adds to the evaluation.
@@ -38,7 +36,7 @@ class HeldOut:
         return index * self.tables // rollouts > (index - 1) * self.tables // rollouts
 
     def complete(self, rows: Sequence[Row]) -> tuple[Episodes, RewardResult]:
-        """One completion per prepared prompt, and their verdict."""
+        """One completion per row, and their verdict."""
         trainer = self.trainer
         seeds = [derived_seed(trainer.args.seed, "held out", i) for i in range(len(rows))]
         episodes = trainer.collector.sample(rows, seeds)
@@ -56,17 +54,13 @@ class HeldOut:
         return [data[i] for i in range(len(data))]
 
     def evaluate(self, data: Any) -> dict[str, float]:
-        """Means over the prompts: score, KL to the reference, length, share cut off, each reward, the user's metrics."""
-        trainer, rows = self.trainer, self.prompts(data)
+        """What the trainer measures on `eval_samples` completions of each prompt, each reward's mean, the user's metrics."""
+        trainer = self.trainer
+        rows = [row for row in self.prompts(data) for _ in range(trainer.eval_samples)]
         episodes, verdict = self.complete(rows)
         rollout = trainer.collector.measure(rows, episodes, verdict)
         trainer.reward_of(rollout, verdict)
-        found = {
-            "objective/scores": float(rollout.scores.mean()),
-            "response/length": float(rollout.loss_mask.sum(1).float().mean()),
-            "response/truncated": float((~rollout.finished).float().mean()),
-            **self._kl(rollout),
-        }
+        found = trainer.held_out_metrics(rollout, verdict)
         means = verdict.per_function.nanmean(0)
         found |= {
             f"rewards/{name}/mean": float(m)
@@ -82,15 +76,6 @@ class HeldOut:
                 **columns,
             )
         return found
-
-    def _kl(self, rollout: Rollout) -> dict[str, float]:
-        if self.trainer.collector.means.reference is None:
-            return {}
-        pair = (rollout.old_logps, rollout.ref_logps)
-        return {
-            "objective/kl": float((k1(*pair) * rollout.loss_mask).sum(1).mean()),
-            "objective/kl_k3": float((k3(*pair) * rollout.loss_mask).sum(1).mean()),
-        }
 
     @torch.no_grad()
     def offer(self, index: int, rows: Sequence[Row], episodes: Episodes, verdict: RewardResult) -> None:

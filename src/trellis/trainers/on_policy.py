@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from ..losses.policy import k1, k3
 from ..metrics import Metric
 from ..rewards import RewardResult
 from ..types import Rollout, TokenBatch
@@ -91,6 +92,24 @@ class OnPolicyTrainer(PostTrainer):
         """Set `scores`, `rewards`, `advantages` and `returns` of the rollout in place; add its metrics to the meter."""
         raise TypeError(f"{type(self).__name__} must define fill(rollout, verdict)")
 
+    @property
+    def eval_samples(self) -> int:
+        """Completions per prompt in evaluation."""
+        return 1
+
+    def held_out_metrics(self, rollout: Rollout, verdict: RewardResult) -> dict[str, float]:
+        """What evaluation reports of held-out prompts' completions, whose `scores` and `rewards` are set."""
+        found = {
+            "objective/scores": float(rollout.scores.mean()),
+            "response/length": float(rollout.loss_mask.sum(1).float().mean()),
+            "response/truncated": float((~rollout.finished).float().mean()),
+        }
+        if self.collector.means.reference is not None:
+            for name, estimate in (("objective/kl", k1), ("objective/kl_k3", k3)):
+                kl = estimate(rollout.old_logps, rollout.ref_logps) * rollout.loss_mask
+                found[name] = float(kl.sum(1).mean())
+        return found
+
     def declared_metrics(self) -> list[Metric]:
         return [*self.metrics, *self.collector.metrics]
 
@@ -122,6 +141,9 @@ class OnPolicyTrainer(PostTrainer):
         self.rollout_index += 1
         self.cursor = 0
         return rollout
+
+    def abandon_data(self) -> None:
+        self.cursor = self.schedule.steps
 
     def minibatch_index(self) -> Tensor:
         """This rank's rows of the next minibatch."""
@@ -165,6 +187,7 @@ class OnPolicyTrainer(PostTrainer):
             logs["eps"] = (self.episodes - self.episodes_at_start) / elapsed
             logs["episode"] = self.episodes
             logs["lr"] = logs["learning_rate"]
+            logs.update(self.collector.notes.means(self.schedule.world))
             epochs = self.prompts.epochs(self.rollout_index * self.schedule.prompts)
             self.state.epoch = self.state.epoch if epochs is None else epochs
         super().log(logs, start_time)
@@ -174,7 +197,7 @@ class OnPolicyTrainer(PostTrainer):
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
-        """Sample once for each held-out prompt (without an eval set: the first training prompts); see `HeldOut.evaluate`."""
+        """Sample for each held-out prompt (without an eval set: the first training prompts); see `HeldOut.evaluate`."""
         data = self.eval_dataset if eval_dataset is None else eval_dataset
         if isinstance(data, Mapping):
             parts = [
@@ -194,12 +217,14 @@ class OnPolicyTrainer(PostTrainer):
         tensors, plain = super().extra_state()
         if self.rollout is not None and self.cursor < self.schedule.steps:
             tensors |= {f"rollout.{f.name}": getattr(self.rollout, f.name) for f in fields(Rollout)}
-        plain["on_policy"] = {"rollout_index": self.rollout_index, "cursor": self.cursor}
+        notes = self.collector.notes.sums
+        plain["on_policy"] = {"rollout_index": self.rollout_index, "cursor": self.cursor, "notes": notes}
         return tensors, plain
 
     def load_extra_state(self, tensors: dict[str, Tensor], plain: dict[str, Any]) -> None:
         super().load_extra_state(tensors, plain)
         self.rollout_index, self.cursor = plain["on_policy"]["rollout_index"], plain["on_policy"]["cursor"]
+        self.collector.notes.sums = {name: list(pair) for name, pair in plain["on_policy"]["notes"].items()}
         self.episodes_at_start = self.episodes
         found = {
             f.name: tensors[f"rollout.{f.name}"] for f in fields(Rollout) if f"rollout.{f.name}" in tensors

@@ -25,7 +25,7 @@ RANGES: list[tuple[tuple[str, ...], Callable[[float], bool], str]] = [
     (
         ("temperature", "response_length", "num_ppo_epochs", "num_mini_batches", "total_episodes")
         + ("local_rollout_forward_batch_size", "kl_horizon", "kl_target", "early_stop_kl", "reward_clip")
-        + ("cliprange", "cliprange_value"),
+        + ("cliprange", "cliprange_value", "reward_timeout"),
         lambda x: x > 0,
         "above 0",
     ),
@@ -115,6 +115,14 @@ class PPOConfig(TrellisConfig):
     )
 
     reward_weights: list[float] | None = option(None, "One weight per reward function; default: 1 each.")
+    on_reward_error: str = option(
+        "raise",
+        "A reward that raises, hangs or returns nonsense: raise stops the run; skip counts it as not applicable.",
+        choices=("raise", "skip"),
+    )
+    reward_timeout: float | None = option(
+        None, "Seconds that a reward function may take per call; None: any."
+    )
     reward_scale: float = option(1.0, "Scores are multiplied by this.")
     reward_clip: float | None = option(None, "Scores are then clipped to ± this.")
     whiten_rewards: bool = option(

@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 from transformers import set_seed
 
-from ..data import prepare_prompts
-from ..models import (
-    ActorCritic,
-    Reference,
-    disable_dropout,
-    learned_positions,
-    load_causal_lm,
-    load_tokenizer,
-)
-from ..rewards import RewardSet
-from ..rollout import SamplingParams, stop_ids
+from ..models import ActorCritic, Reference, disable_dropout, load_causal_lm, load_tokenizer
+from ..rollout import SamplingParams
 from .collector import Means
 from .config import adopt
+from .online_setup import (
+    check_columns,
+    check_room,
+    each,
+    eval_prompts,
+    known_stops,
+    listed,
+    prompt_reader,
+    require,
+    reward_set,
+)
 from .ppo_config import PPOConfig
 from .schedule import Schedule
 
@@ -65,26 +66,38 @@ def build_parts(asked: Asked) -> Parts:
     _check_order(asked.processing_class)
     funcs = _check_asked(asked)
     tokenizer = load_tokenizer(asked.processing_class, asked.model)
-    prompts = _train_prompts(asked.train_dataset, tokenizer, args)
+    prepare = prompt_reader(args, tokenizer)
+    prompts = prepare(asked.train_dataset, "train_dataset")
+    if not hasattr(prompts, "__len__"):
+        raise ValueError(
+            "train_dataset is a stream; PPO draws prompts by number so that a run can be resumed: pass a data set with a length "
+            "(for a stream: datasets.Dataset.from_list(list(stream.take(n))))"
+        )
     schedule = args.schedule(len(prompts))
-    held_out = _eval_prompts(asked.eval_dataset, tokenizer, args)
+    held_out = eval_prompts(asked.eval_dataset, prepare)
     actor_critic, reference = _models(asked, args)
-    held = list(held_out.values()) if isinstance(held_out, dict) else [held_out]
-    for rows in (prompts, *(rows for rows in held if rows is not None)):
-        _check_room(actor_critic.policy, rows, args.response_length)
+    check_room(actor_critic.policy, each(prompts, held_out), args.response_length, "response_length")
+    rows = args.local_rollout_forward_batch_size
+    rewards = reward_set(funcs, args, tokenizer, tokenizers=asked.reward_processing_classes, rows=rows)
+    check_columns(rewards, prompts)
     means = Means(
         sampling=_sampling(args, _stops(args, tokenizer, actor_critic)),
-        rewards=_reward_set(funcs, asked.reward_processing_classes, args, tokenizer, prompts),
+        rewards=rewards,
         reference=reference,
-        chunk_rows=args.local_rollout_forward_batch_size,
+        chunk_rows=rows,
     )
     return Parts(args, tokenizer, actor_critic, means, schedule, prompts, held_out)
 
 
 def _check_asked(asked: Asked) -> list[Any]:
     """The rewards, after what can be said before anything is loaded."""
-    _require(asked.model, "model", "a causal language model, its name or path")
-    _require(asked.train_dataset, "train_dataset", "prompts: a data set, or a list of texts, chats or rows")
+    require(asked.model, "PPOTrainer", "model", "a causal language model, its name or path")
+    require(
+        asked.train_dataset,
+        "PPOTrainer",
+        "train_dataset",
+        "prompts: a data set, or a list of texts, chats or rows",
+    )
     named = isinstance(asked.model, str)  # a name is loaded twice
     if asked.ref_model is not None and asked.ref_model is asked.model and not named:
         raise ValueError(
@@ -116,16 +129,6 @@ def _models(asked: Asked, args: PPOConfig) -> tuple[ActorCritic, Reference]:
     return actor_critic, reference
 
 
-def _train_prompts(train_dataset: Any, tokenizer: Any, args: PPOConfig) -> Any:
-    prompts, _ = prepare_prompts(train_dataset, tokenizer, num_proc=args.dataset_num_proc)
-    if not hasattr(prompts, "__len__"):
-        raise ValueError(
-            "train_dataset is a stream; PPO draws prompts by number so that a run can be resumed: pass a data set with a length "
-            "(for a stream: datasets.Dataset.from_list(list(stream.take(n))))"
-        )
-    return prompts
-
-
 def _check_order(processing_class: Any) -> None:
     if isinstance(processing_class, nn.Module):
         raise TypeError(
@@ -134,14 +137,8 @@ def _check_order(processing_class: Any) -> None:
         )
 
 
-def _require(value: Any, name: str, expected: str) -> None:
-    if value is None:
-        raise ValueError(f"PPOTrainer needs {name}=…: {expected}")
-
-
 def _reward_funcs(reward_model: Any, reward_funcs: Any) -> list[Any]:
-    several = reward_funcs if isinstance(reward_funcs, list | tuple) else [reward_funcs]
-    found = [f for f in (reward_model, *several) if f is not None]
+    found = listed(reward_model, reward_funcs)
     if not found:
         raise ValueError(
             "PPOTrainer needs something that scores: reward_funcs=f with f(prompts, completions, **columns) -> list of numbers, "
@@ -150,32 +147,9 @@ def _reward_funcs(reward_model: Any, reward_funcs: Any) -> list[Any]:
     return found
 
 
-def _reward_set(
-    funcs: list[Any], tokenizers: Any, args: PPOConfig, tokenizer: Any, prompts: Any
-) -> RewardSet:
-    found = RewardSet(
-        funcs,
-        weights=args.reward_weights,
-        processing_classes=tokenizers,
-        default_processing_class=tokenizer,
-        device=args.device,
-        rows=args.local_rollout_forward_batch_size,
-    )
-    found.check(column for column in prompts[0] if column not in ("prompt", "prompt_ids"))
-    return found
-
-
-def _eval_prompts(eval_dataset: Any, tokenizer: Any, args: PPOConfig) -> Any:
-    if eval_dataset is None:
-        return None
-    if isinstance(eval_dataset, Mapping):
-        return {name: _eval_prompts(data, tokenizer, args) for name, data in eval_dataset.items()}
-    return prepare_prompts(eval_dataset, tokenizer, num_proc=args.dataset_num_proc, name="eval_dataset")[0]
-
-
 def _stops(args: PPOConfig, tokenizer: Any, model: ActorCritic) -> frozenset[int]:
     if args.stop_token is None and args.stop_token_id is None:
-        return stop_ids(tokenizer, model.generation_config)
+        return known_stops(tokenizer, model)
     if args.stop_token is not None and tokenizer.eos_token_id is None:
         raise ValueError(
             f"stop_token={args.stop_token!r}, but the tokenizer has no end token; write stop_token_id=…, or set "
@@ -199,15 +173,3 @@ def _sampling(args: PPOConfig, stops: frozenset[int]) -> SamplingParams:
         min_p=args.min_p,
         stop_ids=stops,
     )
-
-
-def _check_room(policy: Any, prompts: Any, response: int) -> None:
-    room = learned_positions(policy)
-    if not room:
-        return
-    longest, row = max((len(prompts[i]["prompt_ids"]), i) for i in range(len(prompts)))
-    if longest + response > room:
-        raise ValueError(
-            f"prompt {row} has {longest} tokens; with response_length={response} that is more than the model's {room} positions: "
-            f"shorten the prompts to {max(0, room - response)} tokens, or lower response_length"
-        )
