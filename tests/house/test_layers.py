@@ -18,6 +18,7 @@ LAYERS = (
     ("advantages", "losses"),
     ("data", "models", "checkpoint"),
     ("scoring", "rollout"),
+    ("engines",),
     ("rewards", "monitor"),
     ("agents",),
     ("trainers",),
