@@ -1,4 +1,4 @@
-"""The command line: `trellis sft|reward|dpo|kto|orpo|cpo|ppo|demo|env`. Nothing heavy is imported until a verb needs it."""
+"""The command line: `trellis VERB`. Nothing heavy is imported until a verb needs it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ VERBS = {
     "kto": "KTO on answers that were liked or not, one at a time, against a frozen reference",
     "orpo": "ORPO on chosen and rejected answers, without a reference",
     "cpo": "CPO, SimPO and AlphaPO on chosen and rejected answers, without a reference",
-    "ppo": "PPO against a reward model or reward functions",
+    "grpo": "GRPO on groups of completions, scored by reward functions or models",
+    "rloo": "RLOO, the same with a leave-one-out baseline",
+    "ppo": "PPO with a critic, against the same rewards",
     "env": "versions of everything that matters in a bug report, and what is missing",
 }
 

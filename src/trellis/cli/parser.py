@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
-import os
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
+from types import NoneType
 from typing import Any, NoReturn, get_args, get_type_hints
 
-import yaml
 from transformers import HfArgumentParser
 
 from ..trainers.old_names import closest, old_names, replacement
+from .recipe import apply_env, kinds_of, misfit, read_recipe, strict_yaml
 
 _ALWAYS = ("help", "config")
 
@@ -36,11 +34,21 @@ class Help(argparse.ArgumentDefaultsHelpFormatter):
 class TrellisParser(HfArgumentParser):
     """HfArgumentParser with `--config recipe.yaml` (same names, checked like flags; flags win), old names, and near misses.
 
-    A recipe may hold an `env:` block (environment variables) and a `datasets:` list (see DatasetMixtureConfig). A wrong
+    A recipe may hold an `env:` block (environment variables) and a `datasets:` list (see DatasetMixtureConfig), and a block per
+    name in `verbs`: the one called `verb` counts, over the lines outside of blocks, the others belong to other programs. A wrong
     command line or recipe ends the program with status 2 and one line. `essentials` are the flags that --help lists first.
     """
 
-    def __init__(self, dataclass_types: Any = None, *, essentials: Sequence[str] = (), **kwargs: Any) -> None:
+    def __init__(
+        self,
+        dataclass_types: Any = None,
+        *,
+        essentials: Sequence[str] = (),
+        verb: str | None = None,
+        verbs: Sequence[str] = (),
+        **kwargs: Any,
+    ) -> None:
+        self.verb, self.verbs = verb, verbs
         kwargs.setdefault("formatter_class", Help)
         kwargs.setdefault("allow_abbrev", False)
         kwargs.setdefault(
@@ -48,6 +56,7 @@ class TrellisParser(HfArgumentParser):
         )  # a name in two dataclasses is one flag that fills both
         self.essentials = [*essentials, "config"]
         super().__init__(dataclass_types, **kwargs)
+        self._hints: dict[str, Any] = {}
         self._accept_none()
         self.add_argument("--config", type=str, default=None, help="A YAML recipe; flags given as well win.")
 
@@ -104,15 +113,23 @@ class TrellisParser(HfArgumentParser):
 
     def _build(self, cls: type, values: dict[str, Any]) -> Any:
         keys = [f.name for f in dataclasses.fields(cls) if f.init]
+        for key in keys:
+            if isinstance(values[key], float) and values[key] != values[key]:
+                self.error(f"{key}=nan is no number to train with")
         try:
             return cls(**{k: values[k] for k in keys})
         except (ValueError, TypeError) as error:
             self.error(str(error))
+        except (
+            Exception
+        ) as error:  # what a field is read with in another package: a file, a package, a number too large
+            self.error(f"{cls.__name__}: {type(error).__name__}: {error}")
 
     def _accept_none(self) -> None:
         """`--max_length none` says None where a field may be None."""
         for cls in self.dataclass_types:
             hints = get_type_hints(cls)
+            self._hints.update(hints)
             optional = {f.name for f in dataclasses.fields(cls) if type(None) in get_args(hints[f.name])}
             for action in self._actions:
                 if action.dest in optional and action.type not in (None, str) and action.choices is None:
@@ -143,7 +160,11 @@ class TrellisParser(HfArgumentParser):
                 continue
             if "=" not in word and words and not words[0].startswith("--"):
                 value = words.pop(0)
-            result += self._replaced(owner, name, yaml.safe_load(value) if value else True)
+            try:
+                given = strict_yaml(value) if value else True
+            except ValueError:
+                given = value
+            result += self._replaced(owner, name, given)
         return result
 
     def _replaced(self, owner: type, name: str, value: Any) -> list[str]:
@@ -151,7 +172,7 @@ class TrellisParser(HfArgumentParser):
             warnings.simplefilter("always")
             try:
                 found = replacement(owner, name, value)
-            except TypeError as error:
+            except (TypeError, ValueError) as error:
                 self.error(str(error))
         for note in notes:
             print(f"{self.prog}: {note.message}", file=sys.stderr)
@@ -165,36 +186,56 @@ class TrellisParser(HfArgumentParser):
     def _recipe(self, path: str) -> list[str]:
         """The recipe at `path` as command-line words; its `env:` block is applied."""
         try:
-            content = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
-        except (OSError, yaml.YAMLError) as error:
-            self.error(f"--config {path}: {error}")
-        if not isinstance(content, dict):
-            self.error(f"--config {path}: expected `name: value` lines, found a {type(content).__name__}")
-        for name, value in (content.pop("env", None) or {}).items():
-            os.environ[str(name)] = str(value)
+            content = read_recipe(path)
+            apply_env(path, content.pop("env", None))
+        except ValueError as error:
+            self.error(str(error))
         words: list[str] = []
-        for name, value in content.items():
+        for name, value in self._own_block(path, content).items():
             owner = next((c for c in self.dataclass_types if name in _old(c)), None)
             if owner is not None:
                 words += self._replaced(owner, name, value)
             elif name in self._dests():
                 words += self._words(name, value)
             else:
-                self.error(f"{path}: unknown name {name!r}{closest(str(name), self._dests())}")
+                self.error(
+                    f"{path}: unknown name {name!r}{closest(str(name), [*self._dests(), *self.verbs])}"
+                )
         return words
+
+    def _own_block(self, path: str, content: dict[str, Any]) -> dict[str, Any]:
+        """A recipe without the blocks of verbs, but with the lines of this verb's."""
+        for name in set(self.verbs) & set(content):
+            if not isinstance(content[name], dict):
+                self.error(
+                    f"{path}: {name} is a block for `trellis {name}`; expected `name: value` lines in it"
+                )
+        shared = {name: value for name, value in content.items() if name not in self.verbs}
+        return shared | content.get(self.verb or "", {})
 
     def _words(self, name: str, value: Any) -> list[str]:
         """`name: value` as command-line words, so that it passes the flag's own type and choices."""
         action = next(a for a in self._actions if a.dest == name)
-        if value is None:
-            self.set_defaults(**{name: None})
+        fault = misfit(name, value, self._hints[name])
+        if value is None and action.default is not None and NoneType not in kinds_of(self._hints[name]):
+            fault = f"{name}: expected a value, found nothing; leave the line out for the default"
+        if fault:
+            self.error(fault)
+        if value is None or isinstance(value, dict):
+            self.set_defaults(**{name: value})
             return []
-        if isinstance(value, list):
-            if action.nargs != "+" or any(isinstance(v, dict) for v in value):
-                self.set_defaults(**{name: value})
-                return []
-            return [f"--{name}", *map(str, value)]
-        return [f"--{name}={json.dumps(value) if isinstance(value, dict) else value}"]
+        if isinstance(value, list):  # never as words: an entry that begins with -- would be a flag
+            self.set_defaults(**{name: [self._entry(action, entry) for entry in value]})
+            return []
+        return [f"--{name}={value}"]
+
+    def _entry(self, action: argparse.Action, entry: Any) -> Any:
+        if isinstance(entry, dict):
+            return entry
+        try:
+            return action.type(str(entry)) if callable(action.type) else str(entry)
+        except (ValueError, TypeError, argparse.ArgumentTypeError) as error:
+            self.error(f"{action.dest}: an entry of the list is {entry!r} ({error})")
 
 
 def _or_none(kind: Callable[[str], Any]) -> Callable[[str], Any]:

@@ -1,15 +1,12 @@
-"""`trellis sft|reward|dpo|kto|orpo|cpo|ppo`: from flags to a trainer, and through its training."""
+"""`trellis sft|reward|dpo|kto|orpo|cpo|ppo|grpo|rloo`: from flags to a trainer, and through its training."""
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
-from ..trainers.config import option
 from .arguments import (
     DatasetMixtureConfig,
     ModelConfig,
@@ -17,6 +14,7 @@ from .arguments import (
     get_dataset,
     get_peft_config,
 )
+from .online import OnlineScriptArguments, PPOScriptArguments, group_trainer, ppo_trainer
 from .parser import TrellisParser
 
 _COMMON = ["model_name_or_path", "dataset_name", "output_dir", "learning_rate", "num_train_epochs"]
@@ -27,6 +25,17 @@ _SIZES = [
     "eval_strategy",
     "use_peft",
 ]
+_ONLINE = [
+    "model_name_or_path",
+    "reward_funcs",
+    "dataset_name",
+    "output_dir",
+    "learning_rate",
+    "num_train_epochs",
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "use_peft",
+]
 ESSENTIALS = {
     "sft": [*_COMMON, *_SIZES, "packing", "completion_only_loss"],
     "reward": [*_COMMON, *_SIZES, "center_rewards_coefficient", "save_steps"],
@@ -34,6 +43,8 @@ ESSENTIALS = {
     "kto": [*_COMMON, *_SIZES, "loss_type", "beta", "desirable_weight", "undesirable_weight"],
     "orpo": [*_COMMON, *_SIZES, "beta", "max_prompt_length"],
     "cpo": [*_COMMON, *_SIZES, "loss_type", "beta", "cpo_alpha", "simpo_gamma", "alpha"],
+    "grpo": [*_ONLINE, "num_generations", "max_completion_length", "beta", "loss_type", "scale_rewards"],
+    "rloo": [*_ONLINE, "num_generations", "max_completion_length", "beta", "num_iterations"],
     "ppo": [
         "sft_model_path",
         "reward_model_path",
@@ -49,39 +60,7 @@ ESSENTIALS = {
         "stop_token",
     ],
 }
-
-
-@dataclass
-class PPOScriptArguments:
-    """What the ppo verb needs beside PPOConfig."""
-
-    reward_funcs: list[str] | None = option(
-        None, "Reward functions: FILE.py:NAME, package.module:NAME, or classifiers by path."
-    )
-    value_model_path: str | None = option(
-        None, "A model to make the critic from; default: a value head on the policy."
-    )
-
-
-def load_function(spec: str) -> Callable[..., Any]:
-    """The function that `FILE.py:NAME` or `package.module:NAME` names. Raises ValueError when there is none."""
-    place, _, name = spec.rpartition(":")
-    try:
-        if place.endswith(".py"):
-            found = importlib.util.spec_from_file_location(Path(place).stem, place)
-            module = importlib.util.module_from_spec(found)  # type: ignore[arg-type]
-            found.loader.exec_module(module)  # type: ignore[union-attr]
-        else:
-            module = importlib.import_module(place)
-        return getattr(module, name)
-    except (ImportError, OSError, AttributeError) as error:
-        raise ValueError(
-            f"--reward_funcs {spec}: {error}; expected FILE.py:NAME or package.module:NAME"
-        ) from error
-
-
-def _rewards(specs: Sequence[str] | None) -> list[Any]:
-    return [load_function(spec) if ":" in spec else spec for spec in specs or ()]
+ONLINE = {"ppo": PPOScriptArguments, "grpo": OnlineScriptArguments, "rloo": OnlineScriptArguments}
 
 
 def _model_name(model: ModelConfig) -> str:
@@ -122,38 +101,22 @@ def _fine_tuner(verb: str, script: Any, args: Any, model: Any, mixture: Any) -> 
     )
 
 
-def policy_name(args: Any, model: ModelConfig) -> str:
-    """The policy: --sft_model_path where it is given, else --model_name_or_path, else sft_model_path's default."""
-    default = type(args).__dataclass_fields__["sft_model_path"].default
-    return args.sft_model_path if args.sft_model_path != default else model.model_name_or_path or default
-
-
-def _ppo(verb: str, script: Any, args: Any, model: Any, mixture: Any, more: PPOScriptArguments) -> Any:
-    from .. import PPOTrainer
-    from ..models import load_causal_lm
-
-    policy = policy_name(args, model)
-    funcs = _rewards(more.reward_funcs)
-    default = type(args).__dataclass_fields__["reward_model_path"].default
-    if not funcs or args.reward_model_path != default:
-        funcs.insert(0, args.reward_model_path)
-    data = _splits(script, mixture, args)
-    return PPOTrainer(
-        args=args,
-        model=load_causal_lm(policy, model.init_kwargs()),
-        reward_funcs=funcs,
-        value_model=more.value_model_path,
-        peft_config=get_peft_config(model),
-        **data,
-    )
+def _online(verb: str, script: Any, args: Any, model: Any, mixture: Any, more: OnlineScriptArguments) -> Any:
+    """The trainer of a verb that learns from what it samples."""
+    trainer = _public(verb, "Trainer")
+    if verb == "ppo":
+        return ppo_trainer(trainer, args, model, more, _splits(script, mixture, args))
+    return group_trainer(trainer, _model_name(model), args, model, more, _splits(script, mixture, args))
 
 
 def parse(verb: str, argv: Sequence[str]) -> tuple[TrellisParser, tuple[Any, ...]]:
     """The parser of a verb and what it read."""
     kinds = [ScriptArguments, _public(verb, "Config"), ModelConfig, DatasetMixtureConfig]
-    if verb == "ppo":
-        kinds.append(PPOScriptArguments)
-    parser = TrellisParser(kinds, essentials=ESSENTIALS[verb], prog=f"trellis {verb}")
+    if verb in ONLINE:
+        kinds.append(ONLINE[verb])
+    parser = TrellisParser(
+        kinds, essentials=ESSENTIALS[verb], prog=f"trellis {verb}", verb=verb, verbs=tuple(ESSENTIALS)
+    )
     return parser, parser.parse_args_and_config(argv)
 
 
@@ -171,7 +134,7 @@ def main(verb: str, argv: Sequence[str]) -> int:
     """Train with the flags in `argv`; 2 for flags, data or models that do not fit."""
     parser, parsed = parse(verb, argv)
     try:
-        trainer = (_ppo if verb == "ppo" else _fine_tuner)(verb, *parsed)
+        trainer = (_online if verb in ONLINE else _fine_tuner)(verb, *parsed)
     except (ValueError, TypeError, ImportError) as error:
         parser.error(str(error))
     finish(trainer, parsed[1])
