@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import trellis
+from trellis.losses.group import GRPO_LOSSES
 from trellis.losses.registry import SUPPLIED
 from trellis.trainers.config import TrellisConfig
 
@@ -109,6 +110,32 @@ def loss_row(name: str, filed: Any) -> tuple[str, ...]:
     return f"`{name}`", formula.removesuffix("."), source, shown
 
 
+DIVISORS = {
+    "row": "rows, each the mean of its tokens",
+    "token": "trained tokens of the optimizer step",
+    "rollout": "trained tokens of the rollout, over its optimizer steps",
+    "length": "rows × `max_completion_length`",
+    "sum": "rows, each the sum of its tokens",
+}
+
+
+def group_losses() -> str:
+    """The section of losses on groups of samples, with what each is divided by."""
+    rows = []
+    for name, filed in GRPO_LOSSES.items():
+        named, formula, source, _ = loss_row(name, filed)
+        knobs = ", ".join(f"`{knob}`" for knob in filed.knobs)
+        rows.append((named, formula, DIVISORS[filed.per], source, knobs))
+    head = ("`loss_type`", "per token", "divisor", "source", "arguments")
+    return (
+        "## `GRPOConfig`\n\n`losses/group.py`, tested in `tests/losses/test_group.py`. ρ is π/π_old of a token, or the geometric "
+        'mean of its row\'s with `importance_sampling_level="sequence"` (GSPO, Zheng et al. 2025, 2507.18071); W is their '
+        "product; A is the advantage, ε_high is ε where none is given, δ `delta`, sg stops the gradient. The divisor is summed "
+        "over all micro-batches and processes of an optimizer step before its first forward pass. `RLOOConfig` has one loss: "
+        "−min(WA, clip(W, 1 − ε, 1 + ε_high)A) per row, over rows.\n\n" + table(head, rows)
+    )
+
+
 def losses() -> str:
     """The page of loss types."""
     parts = [
@@ -123,6 +150,7 @@ def losses() -> str:
         head = ("`loss_type`", "per item", "source", "arguments")
         where = f"`losses/{module}.py`, tested in `tests/losses/test_{module}.py`"
         parts.append(f"## `{config}`\n\n{where}\n\n{table(head, rows)}")
+    parts.append(group_losses())
     return "\n\n".join(parts) + "\n"
 
 

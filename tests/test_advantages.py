@@ -167,7 +167,7 @@ def spread_of(values):
     return statistics.stdev(values) if len(values) > 1 else 0.0
 
 
-def naive_normalized(rewards, group, applies, scale):
+def naive_normalized(rewards, group, applies, scale="group"):
     counted = [r for r, a in zip(rewards, applies, strict=True) if a]
     found = []
     for r, a, own in zip(rewards, applies, naive_group(rewards, group, applies), strict=True):
@@ -204,7 +204,9 @@ def test_group_advantages_are_the_loops(rows, scale, told):
     rewards, group, applies = tensors(*rows)
     known = applies if told else None
     found = group_normalized(rewards, group, scale=scale, applies=known)
-    want = torch.tensor(naive_normalized(*rows, scale=scale), dtype=torch.float64)
+    want = torch.tensor(
+        naive_normalized(rewards.tolist(), group.tolist(), applies.tolist(), scale), dtype=torch.float64
+    )
     torch.testing.assert_close(found, want, rtol=1e-6, atol=1e-7)
     torch.testing.assert_close(
         leave_one_out(rewards, group, known), torch.tensor(naive_leave_one_out(*rows)).double()
@@ -229,7 +231,7 @@ def test_the_order_of_samples_changes_nothing(rows, seed):
 @pytest.mark.parametrize("value", [0.1, 1 / 3, 1e8 + 0.1, -7.0])
 def test_a_group_that_agrees_or_is_alone_has_no_advantage(scale, value):
     """Exactly 0, whatever the mean rounds to; the rows beside it keep theirs."""
-    rewards = torch.tensor([value, value, value, 5.0, 1.0, 2.0])
+    rewards = torch.tensor([value, value, value, 5.0, 1.0, 2.0], dtype=torch.float64)
     group = torch.tensor([0, 0, 0, 1, 2, 2])
     found = group_normalized(rewards, group, scale=scale)
     assert found[:4].tolist() == [0.0] * 4
@@ -316,9 +318,10 @@ def test_the_most_uncertain_tokens_are_kept(values, quantile):
         assert bool(kept[0, t]) == (m and better < number)
 
 
-def test_a_fifth_of_five_tokens_is_one_and_no_share_is_refused():
+def test_a_share_of_a_whole_number_is_that_number_and_no_share_is_refused():
     entropy, mask = torch.arange(5.0)[None], torch.ones(1, 5, dtype=torch.bool)
     assert top_entropy_mask(entropy, mask, 0.2).tolist() == [[False] * 4 + [True]]
-    assert top_entropy_mask(entropy, mask, 0.6).sum() == 3
+    many = torch.arange(100.0)[None]
+    assert top_entropy_mask(many, many >= 0, 0.07).sum() == 7
     with pytest.raises(ValueError, match="top_entropy_quantile=1.2 is no share; write a number from 0 to 1"):
         top_entropy_mask(entropy, mask, 1.2)

@@ -192,6 +192,6 @@ def top_entropy_mask(entropy: Tensor, mask: Tensor, quantile: float) -> Tensor:
     values = entropy[mask]
     if quantile == 1 or not len(values):
         return mask
-    # The nudge keeps 0.2 · 5, which is a little more than 1 in binary, from counting as 2.
+    # The nudge keeps 0.07 · 100, which is a little more than 7 in binary, from counting as 8.
     kept = max(1, math.ceil(quantile * len(values) - 1e-9))
     return mask & (entropy >= values.topk(kept).values[-1])
