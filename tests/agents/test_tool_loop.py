@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.agents.talking import TEMPLATE, Policy, add, asks, by_turn, chat, divide, tool_tokenizer
+from tests.agents.talking import Policy, add, asks, by_turn, chat, divide, tool_tokenizer
 from trellis.agents import ToolLoop
 from trellis.rollout import OneTurn
 
@@ -272,57 +272,6 @@ def test_text_prompts_are_refused_before_anything_is_sampled():
     with pytest.raises(ValueError, match="need conversations as prompts, found the text 'two and two'"):
         loop()([{"prompt": "two and two", "prompt_ids": [5]}], policy, [0])
     assert policy.seen == []
-
-
-@pytest.mark.parametrize(
-    ("template", "said"),
-    [
-        (TEMPLATE.replace("{%- if tools %}", "{%- if false %}"), "does not write the tools it is given"),
-        (
-            TEMPLATE.replace(
-                "<|im_end|>\n{% endfor", "{% if loop.last %}bye{% endif %}<|im_end|>\n{% endfor"
-            ),
-            "when more messages follow",
-        ),
-        (
-            TEMPLATE.replace(
-                "{%- for message",
-                "{%- if messages[-1].role == 'tool' %}{{ raise_exception('no tools here') }}{% endif %}{%- for message",
-            ),
-            "no tools here",
-        ),
-        (
-            TEMPLATE.replace(
-                "{{ message['content'] }}",
-                "{% if message['role'] != 'tool' %}{{ message['content'] }}{% endif %}",
-            ),
-            "leaves their text out",
-        ),
-    ],
-)
-def test_a_template_that_cannot_do_it_is_named_at_once(template, said):
-    with pytest.raises(ValueError, match=said):
-        ToolLoop(tool_tokenizer(template), max_new_tokens=9, tools=[add])
-
-
-def test_a_template_that_rewrites_earlier_turns_is_told_of_and_works(caplog):
-    thinking = TEMPLATE.replace(
-        "{{ message['content'] }}",
-        "{% if message['role'] == 'assistant' and loop.last %}<think></think>{% endif %}{{ message['content'] }}",
-    )
-    tokenizer = tool_tokenizer(thinking)
-    driver = ToolLoop(tokenizer, max_new_tokens=900, tools=[add])
-    assert "writes an assistant's turn differently once another follows" in caplog.text
-    policy = Policy(tokenizer, by_turn(asks("add", "<think>2</think>", a=1, b=1), "."))
-    [done] = driver([chat("x")], policy, [0]).completions
-    assert tokenizer.decode(done.ids).startswith("<think>2</think>\n<tool_call>")
-    assert "2<|im_end|>\n<|im_start|>assistant\n." in tokenizer.decode(done.ids)
-
-
-def test_a_turn_that_ended_otherwise_gets_the_templates_end():
-    policy = Policy(TOKENIZER, by_turn(asks("add", a=1, b=1), "."), stop="</s>")
-    [done] = loop()([chat("x")], policy, [0]).completions
-    assert "</tool_call></s><|im_end|>\n<|im_start|>tool\n2<|im_end|>" in TOKENIZER.decode(done.ids)
 
 
 def undocumented(a: int) -> int:

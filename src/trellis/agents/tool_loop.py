@@ -10,7 +10,6 @@ from ..data.messages import as_messages, is_conversation, template_options
 from ..metrics import Metric
 from ..rollout import Completion, Episodes
 from ..rollout.episodes import Row, Turn
-from ..rollout.stops import turn_end_id
 from .calls import Message, Parser, Reader, calls_of
 from .environments import Environments, Factory, asked, opened, stepped
 from .running import Runner
@@ -196,25 +195,13 @@ class ToolLoop:
         return self.tools if self.environments is None else [*self.tools, *self.environments.of(row).tools]
 
     def _check_template(self) -> None:
-        stop = end_of_turn(self.tokenizer)
         for owner, tools in self.toolsets.items():
             if tools:
                 check_names(owner, tools)
                 check_written(self.tokenizer, tools, self.options)
-                self.seams.check(stop, "tool", tools=schemas(tools))
+                self.seams.check("tool", tools=schemas(tools))
         if self.environments is not None and any(kind.steps for kind in self.environments.kinds.values()):
-            self.seams.check(stop, "user")
-
-
-def end_of_turn(tokenizer: Any) -> int:
-    """The token that ends an assistant's turn. Raises ValueError when the tokenizer has none."""
-    stop = turn_end_id(tokenizer)
-    stop = tokenizer.eos_token_id if stop is None else stop
-    if stop is None:
-        raise ValueError(
-            "the tokenizer has no token that ends a turn, so no conversation could go on; set tokenizer.eos_token"
-        )
-    return stop
+            self.seams.check("user")
 
 
 def check_names(owner: str, tools: Sequence[Tool]) -> None:
