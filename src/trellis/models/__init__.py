@@ -14,6 +14,7 @@ from .modules import (
 )
 from .reference import Reference
 from .tokens import distinct_pad
+from .wide_head import widen_head
 
 __all__ = [
     "ActorCritic",
@@ -31,4 +32,5 @@ __all__ = [
     "load_tokenizer",
     "shares_parameters",
     "unwrap",
+    "widen_head",
 ]

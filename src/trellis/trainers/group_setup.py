@@ -8,7 +8,7 @@ from typing import Any
 from transformers import set_seed
 
 from ..agents import driver_for
-from ..models import Reference, disable_dropout, learned_positions, load_causal_lm, load_tokenizer
+from ..models import Reference, disable_dropout, learned_positions, load_causal_lm, load_tokenizer, widen_head
 from ..rollout import Driver, Engine
 from .collector import Means
 from .config import adopt
@@ -153,4 +153,6 @@ def _models(asked: GroupAsked, args: Any) -> tuple[Any, Reference | None]:
     for module in (model, kept):
         if module is not None and args.disable_dropout:
             disable_dropout(module)
+        if module is not None and getattr(args, "cast_lm_head_to_fp32", False):
+            widen_head(module)
     return model, reference

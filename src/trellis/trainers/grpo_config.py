@@ -91,6 +91,11 @@ class GRPOConfig(GroupConfig):
         self.scale_rewards = _scale(self.scale_rewards)
         super().__post_init__()
         expected = {
+            "cast_lm_head_to_fp32": (
+                not (self.cast_lm_head_to_fp32 and (self.bf16 or self.fp16)),
+                "False with bf16 or fp16 autocast, which would undo it; or write bf16=False and load the model in bfloat16 "
+                "(model_init_kwargs={'dtype': 'bfloat16'})",
+            ),
             "delta": (self.delta is None or self.delta > 1, "above 1, or None"),
             "top_entropy_quantile": (0 < self.top_entropy_quantile <= 1, "above 0 and at most 1"),
             "sapo_temperature_pos": (self.sapo_temperature_pos > 0, "above 0"),
