@@ -161,11 +161,13 @@ def test_a_stop_token_inside_the_prompt_stops_nothing(llama):
     assert again.ids == free.ids
 
 
-def test_similar_lengths_share_a_batch(llama):
+@pytest.mark.parametrize(("kind", "padding"), [("llama", 0), ("gemma2", 2 * 1 + 2 * 1)])
+def test_no_padding_where_layers_are_plain_and_elsewhere_similar_lengths_share_a_batch(kind, padding):
     stats = RolloutStats()
     prompts = [[5] * length for length in (1, 9, 2, 10, 1, 9)]
-    sample(llama, prompts, SamplingParams(max_new_tokens=2), seeds=range(6), rows=3, stats=stats)
-    assert stats.pad_tokens == 2 * 1 + 2 * 1
+    sample(tiny_model(kind), prompts, SamplingParams(max_new_tokens=2), seeds=range(6), rows=3, stats=stats)
+    assert stats.pad_tokens == padding
+    assert stats.prefill_tokens == sum(map(len, prompts))
 
 
 def test_the_model_is_left_as_found(llama):

@@ -49,10 +49,18 @@ def inverse_cdf(probs: Tensor, uniforms: Tensor) -> Tensor:
     return picked[:, 0].clamp(max=probs.shape[-1] - 1)
 
 
-def draw(logits: Tensor, params: SamplingParams, uniforms: Tensor) -> Drawn:
-    """The next token of each row of `logits` [R, V], decided by `uniforms` [R] alone."""
+def penalised(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:
+    """[R, V]: logits of the tokens `seen` [R, V] bool divided by `penalty` where positive, else multiplied (Keskar et al. 2019,
+    1909.05858, §4.1, as transformers does it)."""
+    return torch.where(seen, torch.where(logits > 0, logits / penalty, logits * penalty), logits)
+
+
+def draw(logits: Tensor, params: SamplingParams, uniforms: Tensor, seen: Tensor | None = None) -> Drawn:
+    """The next token of each row of `logits` [R, V], decided by `uniforms` [R] alone; `seen` [R, V] bool: see `penalised`."""
     # One NaN or +inf among a row's logits makes all of its log-probabilities NaN, the drawn one's too.
     full = (logits.float() / params.temperature).log_softmax(-1)
+    if seen is not None:
+        logits = penalised(logits.float(), seen, params.repetition_penalty)
     if params.greedy:
         tokens = logits.argmax(-1)
         logps = full.gather(1, tokens[:, None])[:, 0]

@@ -1,21 +1,18 @@
 """Sampling inside the process, on the KV cache.
 
 A prompt is read once however many samples it gets; rows of similar length are read together; a finished row leaves the batch.
-Left padding exists in this file only.
+`ragged` and `padded` are the two ways to read; this file knows what is drawn and when a row is done.
 """
 
 from __future__ import annotations
 
-import copy
-import inspect
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from .cache import growing_cache
+from . import padded, ragged
 from .draw import Drawn, draw
 from .modes import evaluation
 from .params import Completion, RolloutStats, SamplingParams
@@ -43,15 +40,17 @@ def sample(
     stats = RolloutStats() if stats is None else stats
     rows = rows or max(1, len(prompts) * n)
     done: dict[int, Completion] = {}
+    longest = max(map(len, prompts), default=0) + params.max_new_tokens
     with torch.no_grad(), evaluation(model):
+        way = ragged if ragged.suits(model, longest) else padded
         for picked in _groups(prompts, max(1, rows // n)):
-            prefix = _prefill(model, [prompts[i] for i in picked], stats)
+            prefix = way.read(model, [prompts[i] for i in picked], stats)
             wanted = [(at, i * n + j) for at, i in enumerate(picked) for j in range(n)]
             for start in range(0, len(wanted), rows):
                 part = wanted[start : start + rows]
-                last = start + rows >= len(wanted)
-                live = _start(prefix if last else copy.deepcopy(prefix), part, params, seeds)
-                done.update(_decode(model, live, params, stats))
+                live = prefix.start([at for at, _ in part], last=start + rows >= len(wanted))
+                lot = _lot([(row, prompts[row // n]) for _, row in part], params, seeds, live.logits)
+                done.update(_decode(live, lot, params, stats))
     return [done[row] for row in range(len(prompts) * n)]
 
 
@@ -62,59 +61,6 @@ def _groups(prompts: Sequence[Sequence[int]], size: int) -> Iterator[list[int]]:
         yield order[start : start + size]
 
 
-@dataclass
-class _Rows:
-    """Rows between two forward passes. cache, logits [R, V] and position [R] (of the next token) are those of the tokens read;
-    mask [R, L] int64, or None without padding; index: the output rows; uniforms [R, max_new_tokens] float64."""
-
-    cache: Any
-    logits: Tensor
-    position: Tensor
-    mask: Tensor | None
-    index: list[int]
-    uniforms: Tensor
-
-    def select(self, keep: list[int]) -> None:
-        """Only the rows `keep`, in that order; a row may be repeated."""
-        at = torch.tensor(keep, device=self.logits.device)
-        self.cache.reorder_cache(at)
-        self.logits, self.position = self.logits[at], self.position[at]
-        self.mask = None if self.mask is None else self.mask[at]
-
-
-def _prefill(model: nn.Module, prompts: list[Sequence[int]], stats: RolloutStats) -> _Rows:
-    device = next(model.parameters()).device
-    lengths = torch.tensor([len(p) for p in prompts])
-    width = int(lengths.max())
-    # Any id inside the embedding will do for padding; the tokenizer's pad id may lie outside.
-    ids = torch.zeros(len(prompts), width, dtype=torch.long)
-    for row, prompt in enumerate(prompts):
-        ids[row, width - len(prompt) :] = torch.as_tensor(prompt, dtype=torch.long)
-    real = torch.arange(width)[None] >= (width - lengths)[:, None]
-    mask = None if bool(real.all()) else real.long().to(device)
-    position = (real.long().cumsum(1) - 1).clamp(min=0).to(device)
-    stats.prefill_tokens += int(lengths.sum())
-    stats.pad_tokens += int((~real).sum())
-    cache = growing_cache(model.config)
-    logits = _forward(model, ids.to(device), cache, position, mask, last_only=True)
-    return _Rows(cache, logits, lengths.to(device), mask, [], torch.empty(0))
-
-
-def _start(
-    prefix: _Rows, wanted: list[tuple[int, int]], params: SamplingParams, seeds: Sequence[int]
-) -> _Rows:
-    """The rows of a prefill repeated for `wanted`: (row of the prefill, output row)."""
-    at = [row for row, _ in wanted]
-    if at != list(range(len(prefix.logits))):
-        prefix.select(at)
-    prefix.index = [row for _, row in wanted]
-    device = prefix.logits.device
-    prefix.uniforms = torch.stack([_uniforms(seeds[i], params.max_new_tokens) for i in prefix.index]).to(
-        device
-    )
-    return prefix
-
-
 def _uniforms(seed: int, count: int) -> Tensor:
     """[count] float64 in [0, 1), from a generator of this row's own; a longer draw begins with the shorter one."""
     # The CPU generator reads the low 32 bits of a seed only: fold the high ones in, so that they count too.
@@ -122,27 +68,58 @@ def _uniforms(seed: int, count: int) -> Tensor:
     return torch.rand(count, generator=torch.Generator().manual_seed(folded), dtype=torch.float64)
 
 
+@dataclass
+class _Lot:
+    """What decides the tokens of the rows beside their logits. index: the output rows; uniforms [R, max_new_tokens] float64; seen
+    [R, V] bool: tokens of the prompt or completion, None where nobody asks."""
+
+    index: list[int]
+    uniforms: Tensor
+    seen: Tensor | None
+
+    def select(self, keep: list[int]) -> None:
+        """Only the rows `keep`."""
+        self.index = [self.index[k] for k in keep]
+        self.uniforms = self.uniforms[keep]
+        self.seen = None if self.seen is None else self.seen[keep]
+
+
+def _lot(
+    wanted: list[tuple[int, Sequence[int]]], params: SamplingParams, seeds: Sequence[int], like: Tensor
+) -> _Lot:
+    """Of (output row, prompt) pairs; `like` [R, V]: their logits."""
+    uniforms = torch.stack([_uniforms(seeds[i], params.max_new_tokens) for i, _ in wanted])
+    seen = None
+    if params.repetition_penalty != 1:
+        seen = torch.zeros_like(like, dtype=torch.bool)
+        for row, (_, prompt) in enumerate(wanted):
+            seen[row, torch.as_tensor(prompt, dtype=torch.long, device=like.device)] = True
+    return _Lot([i for i, _ in wanted], uniforms.to(like.device), seen)
+
+
 def _decode(
-    model: nn.Module, live: _Rows, params: SamplingParams, stats: RolloutStats
+    live: ragged.Rows | padded.Rows, lot: _Lot, params: SamplingParams, stats: RolloutStats
 ) -> dict[int, Completion]:
     """{output row: completion}; rows leave `live` as they finish."""
-    tokens: dict[int, list[tuple[float, ...]]] = {row: [] for row in live.index}
+    tokens: dict[int, list[tuple[float, ...]]] = {row: [] for row in lot.index}
     for step in range(params.max_new_tokens):
-        drawn = draw(live.logits, params, live.uniforms[:, step])
-        facts = _facts(drawn, live.index, step)
-        for row, fact in zip(live.index, facts, strict=True):
+        drawn = draw(live.logits, params, lot.uniforms[:, step], lot.seen)
+        facts = _facts(drawn, lot.index, step)
+        for row, fact in zip(lot.index, facts, strict=True):
             tokens[row].append(fact)
         keep = [k for k, fact in enumerate(facts) if int(fact[0]) not in params.stop_ids]
         if not keep or step + 1 == params.max_new_tokens:
             break
         chosen = drawn.tokens
-        if len(keep) < len(live.index):
+        if lot.seen is not None:
+            lot.seen.scatter_(1, chosen[:, None], True)
+        if len(keep) < len(lot.index):
             live.select(keep)
-            live.index = [live.index[k] for k in keep]
-            live.uniforms, chosen = live.uniforms[keep], chosen[keep]
-        _advance(model, live, chosen)
+            lot.select(keep)
+            chosen = chosen[keep]
+        live.advance(chosen)
         stats.decode_steps += 1
-        stats.row_steps += len(live.index)
+        stats.row_steps += len(lot.index)
     return {row: _completion(facts, params) for row, facts in tokens.items()}
 
 
@@ -164,32 +141,3 @@ def _completion(facts: list[tuple[float, ...]], params: SamplingParams) -> Compl
     ids = [int(token) for token, _, _ in facts]
     reason = "stop" if ids[-1] in params.stop_ids else "length"
     return Completion(ids, [logp for _, logp, _ in facts], [logp for _, _, logp in facts], reason)  # type: ignore[arg-type]
-
-
-def _advance(model: nn.Module, live: _Rows, tokens: Tensor) -> None:
-    """Read one token per row."""
-    if live.mask is not None:
-        live.mask = torch.cat([live.mask, live.mask.new_ones(len(live.mask), 1)], dim=1)
-    live.logits = _forward(
-        model, tokens[:, None], live.cache, live.position[:, None], live.mask, last_only=False
-    )
-    live.position = live.position + 1
-
-
-def _forward(
-    model: nn.Module, ids: Tensor, cache: Any, position: Tensor, mask: Tensor | None, *, last_only: bool
-) -> Tensor:
-    """[R, V]: logits after the last of `ids`, which are added to `cache`."""
-    optional = {"position_ids": position, "logits_to_keep": 1 if last_only else 0}
-    known = _parameters(model)
-    kwargs = {k: v for k, v in optional.items() if k in known}
-    output = model(
-        input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=True, return_dict=True, **kwargs
-    )
-    return output.logits[:, -1]
-
-
-def _parameters(model: nn.Module) -> set[str]:
-    """Names that the model's own forward takes (an adapter's wrapper takes anything)."""
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]
-    return set(inspect.signature(base.forward).parameters)

@@ -14,10 +14,11 @@ def _check(condition: bool, message: str) -> None:
 
 @dataclass(frozen=True)
 class SamplingParams:
-    """How the next token is chosen. Filters apply in this order: temperature, top-k, top-p, min-p.
+    """How the next token is chosen. Filters apply in this order: repetition penalty, temperature, top-k, top-p, min-p.
 
-    max_new_tokens: the longest completion; temperature > 0 divides the logits; top_k = 0, top_p = 1 and min_p = 0 switch their
-    filter off; stop_ids: a completion ends with the first of these (which it keeps); greedy: the most likely token.
+    max_new_tokens: the longest completion; temperature > 0 divides the logits; top_k = 0, top_p = 1, min_p = 0 and
+    repetition_penalty = 1 switch their filter off; stop_ids: a completion ends with the first of these (which it keeps);
+    greedy: the most likely token.
 
     Raises ValueError for a value outside its range.
     """
@@ -29,6 +30,7 @@ class SamplingParams:
     min_p: float = 0.0
     stop_ids: frozenset[int] = field(default_factory=frozenset)
     greedy: bool = False
+    repetition_penalty: float = 1.0
 
     def __post_init__(self) -> None:
         _check(self.max_new_tokens >= 1, f"max_new_tokens must be at least 1, found {self.max_new_tokens}")
@@ -39,12 +41,17 @@ class SamplingParams:
         _check(self.top_k >= 0, f"top_k must be 0 (off) or a number of tokens, found {self.top_k}")
         _check(0 < self.top_p <= 1, f"top_p must be in (0, 1], found {self.top_p}; 1 switches it off")
         _check(0 <= self.min_p <= 1, f"min_p must be in [0, 1], found {self.min_p}; 0 switches it off")
+        _check(
+            math.isfinite(self.repetition_penalty) and self.repetition_penalty > 0,
+            f"repetition_penalty must be above 0, found {self.repetition_penalty}; 1 switches it off",
+        )
         object.__setattr__(self, "stop_ids", frozenset(int(i) for i in self.stop_ids))
 
     @property
     def filters(self) -> bool:
         """Whether tokens are drawn from less than the full distribution."""
-        return self.greedy or self.top_k > 0 or self.top_p < 1 or self.min_p > 0
+        narrowed = self.top_k > 0 or self.top_p < 1 or self.min_p > 0
+        return self.greedy or narrowed or self.repetition_penalty != 1
 
 
 @dataclass(frozen=True)
