@@ -86,8 +86,8 @@ class Calls:
         if isinstance(reward, FunctionReward):
             reward.abandon()
         raise RewardError(
-            f"reward {self.names[i]!r} has not answered within {self.timeout:g} s; make it faster, allow it more time, or ask it "
-            "about fewer completions at once"
+            f"reward {self.names[i]!r} has not answered within {self.timeout:g} s; make it faster, or give it more time "
+            "(reward_timeout)"
         )
 
     def _loop_for_async(self) -> BackgroundLoop:
