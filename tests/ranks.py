@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -38,6 +39,13 @@ def run_ranks(function: Callable[..., Any], n: int = 2, **arguments: Any) -> lis
         done = subprocess.run([*launch, *called], env=environment, cwd=ROOT, capture_output=True, text=True)
         assert done.returncode == 0, f"{function.__name__} on {n} ranks:\n{done.stdout}\n{done.stderr}"
         return [torch.load(Path(folder, f"{rank}.pt")) for rank in range(n)]
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 def child(name: str, folder: str) -> None:

@@ -114,7 +114,7 @@ def _bad_rows(trainer: Any, number: int, batch: Any) -> Iterator[BadRow]:
         for i in range(len(batch)):
             total = trainer.loss(model, rows_of(batch, range(i, i + 1))).total
             gradient = _non_finite_gradient(total, names, weights)
-            loss = float(total)
+            loss = float(total.detach())
             if gradient != "finite" or not math.isfinite(loss):
                 yield BadRow(number, i, loss, gradient)
 
