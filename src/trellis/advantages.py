@@ -116,11 +116,9 @@ class Spread:
 
 
 def batch_std(values: Tensor, counts: Tensor) -> Tensor:
-    """Scalar float64: the unbiased standard deviation of the entries that count, 0 for fewer than two or without a difference."""
+    """Scalar float64: the unbiased standard deviation of the entries that count, 0 for fewer than two."""
     picked = values[counts].double()
-    if len(picked) < 2 or bool(picked.max() == picked.min()):
-        return picked.new_zeros(())
-    return picked.std(unbiased=True)
+    return picked.std(unbiased=True) if len(picked) > 1 else picked.new_zeros(())
 
 
 def group_statistics(rewards: Tensor, group: Tensor, applies: Tensor | None = None) -> tuple[Tensor, Tensor]:
