@@ -173,8 +173,8 @@ async def quick(completions):
 def test_a_call_that_hangs_is_left_behind(hanging, kind):
     reward = getattr(hanging, kind)
     with pytest.raises(RewardError, match=f"'{kind}' has not answered within 0.2 s"):
-        RewardSet([quick, reward, ones], timeout=0.2)(**CALL)
-    rewards = RewardSet([quick, reward, ones], timeout=0.2, on_error="skip")
+        RewardSet([reward, quick, ones], timeout=0.2)(**CALL)
+    rewards = RewardSet([reward, quick, ones], timeout=0.2, on_error="skip")
     rewards(**CALL)
     for _ in range(2):
         result = rewards(**CALL)

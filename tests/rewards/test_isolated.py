@@ -131,8 +131,10 @@ def test_the_process_needs_no_torch():
 @pytest.mark.parametrize(
     ("function", "words"),
     [
-        ("tests.rewards.misbehaving.nothing", "AttributeError.*'nothing'.*expected a function at the top"),
-        ("no_such_module.f", "ModuleNotFoundError"),
+        ("tests.rewards.misbehaving.nothing", "no attribute 'nothing'.*expected a function at the top"),
+        ("tests.rewards.misbehaving.CALLS", "is list; expected a function"),
+        ("no_such_module.f", "No module named 'no_such_module'"),
+        ("short", "expected package.module.function"),
         (lambda completions: [1.0], "cannot be sent to another process.*dotted name"),
     ],
 )

@@ -76,8 +76,8 @@ def as_number(answer: str) -> Number | None:
 
 def last_number(text: str) -> Number | None:
     """The last number in a text."""
-    found = [number for match in _ANYWHERE.finditer(_plain(text)) if (number := _number(match))]
-    return found[-1] if found else None
+    matches = reversed(list(_ANYWHERE.finditer(_plain(text))))
+    return next((number for match in matches if (number := _number(match))), None)
 
 
 def _closing(text: str) -> dict[int, int]:

@@ -6,7 +6,6 @@ What it sends is JSON, never a pickle: the trainer takes numbers and texts from 
 from __future__ import annotations
 
 import asyncio
-import importlib
 import inspect
 import json
 import os
@@ -20,6 +19,7 @@ from typing import Any
 
 from .blame import story
 from .functions import function_name
+from .names import imported
 from .request import Notes
 
 LOOK = 1.0
@@ -61,8 +61,7 @@ def _load(asked: dict[str, Any]) -> Callable[..., Any]:
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     if asked["dotted"] is None:
         return pickle.loads(asked["pickled"])
-    place, _, name = asked["dotted"].rpartition(".")
-    return getattr(importlib.import_module(place), name)
+    return imported(asked["dotted"])
 
 
 def _parameters(function: Callable[..., Any]) -> list[tuple[str, int, bool]]:

@@ -29,8 +29,8 @@ def named(spec: str) -> Any:
     ready = call and _short(call["name"])
     if call and ready in READY_REWARDS:
         return _ready(ready, call["arguments"])
-    if _DOTTED.fullmatch(spec):
-        return _imported(spec)
+    if _DOTTED.fullmatch(spec) and _can_be_imported(spec):
+        return imported(spec)
     near = difflib.get_close_matches(ready, READY_REWARDS, n=1, cutoff=0.75) if ready else []
     if near or (call and call["arguments"]):
         meant = f". Did you mean {near[0]!r}?" if near else "."
@@ -68,17 +68,24 @@ def _ready(name: str, arguments: str | None) -> Any:
         ) from error
 
 
-def _imported(spec: str) -> Any:
-    place, _, name = spec.rpartition(".")
-    root = place.partition(".")[0]
+def _can_be_imported(spec: str) -> bool:
+    """There is such a module, here or among the installed ones; else `spec` is a classifier's name with a dot in it."""
+    root = spec.partition(".")[0]
     if importlib.util.find_spec(root) is None:
         if not (Path(f"{root}.py").is_file() or Path(root).is_dir()):
-            return spec  # a classifier's name with a dot in it
+            return False
         sys.path.append(os.getcwd())  # an installed command does not look there by itself
         importlib.invalidate_caches()
+    return True
+
+
+def imported(spec: str) -> Any:
+    """The function `package.module.function`. Raises ValueError when there is none."""
+    place, _, name = spec.rpartition(".")
     try:
+        _can_be_imported(spec)
         found = getattr(importlib.import_module(place), name)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, ValueError) as error:
         raise ValueError(f"reward {spec!r}: {error}; expected package.module.function") from error
     if not callable(found):
         raise ValueError(f"reward {spec!r} is {type(found).__name__}; expected a function")
