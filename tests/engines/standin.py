@@ -33,6 +33,7 @@ class SamplingParams:
     top_p: float = 1.0
     top_k: int = 0
     min_p: float = 0.0
+    repetition_penalty: float = 1.0
     seed: int | None = None
     max_tokens: int | None = 16
     stop_token_ids: list[int] = field(default_factory=list)
@@ -115,6 +116,7 @@ class LLM:
             top_k=params.top_k,
             top_p=params.top_p,
             min_p=params.min_p,
+            repetition_penalty=params.repetition_penalty,
             stop_ids=frozenset(params.stop_token_ids),
             greedy=params.temperature == 0,
         )

@@ -105,7 +105,9 @@ class Together:
 
 
 def merged(asks: Sequence[Ask], sample: Callable[[Ask], list[Completion]]) -> list[list[Completion]]:
-    """The completions of each ask, asks of one kind (n, params) sampled as one."""
+    """The completions of each ask, asks of one kind (n, params) sampled as one, and equal ones once."""
+    if len(asks) > 1 and all(ask == asks[0] for ask in asks):  # all ranks evaluate the same prompts
+        return [sample(asks[0])] * len(asks)
     kinds: dict[tuple[int, SamplingParams], list[int]] = {}
     for number, ask in enumerate(asks):
         kinds.setdefault((ask.n, ask.params), []).append(number)

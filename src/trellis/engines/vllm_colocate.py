@@ -106,6 +106,7 @@ class VllmColocate:
 
     def close(self) -> None:
         """Give up its memory on the GPU, where it can sleep."""
+        self.step = None
         self._sleep()
 
     def _sample_all(self, asks: list[Ask]) -> list[list[Completion]]:

@@ -66,7 +66,15 @@ class VllmHost:
         more = {}
         if regex:
             more["structured_outputs"] = self._vllm.sampling_params.StructuredOutputsParams(regex=regex)
-        names = ("max_tokens", "temperature", "top_p", "top_k", "min_p", "stop_token_ids")
+        names = (
+            "max_tokens",
+            "temperature",
+            "top_p",
+            "top_k",
+            "min_p",
+            "repetition_penalty",
+            "stop_token_ids",
+        )
         return self._vllm.SamplingParams(
             **{name: asked[name] for name in names if name in asked},
             seed=seed,

@@ -81,6 +81,7 @@ class VllmServer:
 
     def close(self) -> None:
         """Part from the server, which stays as it is."""
+        self.step = None
         if self._channel is None:
             return
         self._channel.close()

@@ -51,6 +51,7 @@ def request(
         "top_p": params.top_p,
         "top_k": params.top_k,
         "min_p": params.min_p,
+        "repetition_penalty": params.repetition_penalty,
         "stop_token_ids": sorted(params.stop_ids),
         "structured_outputs_regex": regex,
     }
