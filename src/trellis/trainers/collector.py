@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, fields, replace
 from itertools import groupby
 from typing import Any
@@ -142,7 +143,9 @@ class Collector:
         trainer.watchdog.beat("sampling")
         with trainer.accelerator.autocast():
             self.engine.sync(trainer.policy, trainer.state.global_step)
-            return self.means.driver(rows, self.turn, seeds)
+            # An engine that several ranks share keeps them in step, however many turns each of them takes.
+            with getattr(self.engine, "together", nullcontext)():
+                return self.means.driver(rows, self.turn, seeds)
 
     def turn(
         self, prompts: Sequence[Sequence[int]], seeds: Sequence[int], limit: int | None = None
