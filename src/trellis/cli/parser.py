@@ -211,7 +211,7 @@ class TrellisParser(HfArgumentParser):
                     f"{path}: {name} is a block for `trellis {name}`; expected `name: value` lines in it"
                 )
         shared = {name: value for name, value in content.items() if name not in self.verbs}
-        return shared | content.get(self.verb or "", {})
+        return shared | (content.get(self.verb, {}) if self.verb in self.verbs else {})
 
     def _words(self, name: str, value: Any) -> list[str]:
         """`name: value` as command-line words, so that it passes the flag's own type and choices."""
