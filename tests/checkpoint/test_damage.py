@@ -42,6 +42,9 @@ FILES = ["config.json", "weights.bin", "trellis-0/trellis_state.safetensors", "t
 @pytest.mark.parametrize("file", [*FILES, "manifest.json"])
 @pytest.mark.parametrize("damage", [truncate, flip, remove, empty])
 def test_any_damage_to_any_file_is_seen_and_passed_over(tmp_path, caplog, file, damage):
+    """Fault: a file of the newest checkpoint is cut short, emptied, changed in one bit, or missing
+    Then: the damage is named, the newest whole checkpoint is taken
+    """
     good, bad = save(tmp_path, 1), save(tmp_path, 2)
     damage(bad / file)
     problems = checkpoint.verify(bad)
@@ -84,6 +87,9 @@ def sealed(manifest):
     ],
 )
 def test_manifests_that_cannot_be_trusted(tmp_path, change, problem):
+    """Fault: a manifest that is changed, unreadable, of a newer format, or points outside
+    Then: the checkpoint is refused with the reason
+    """
     path = save(tmp_path, 1)
     manifest = json.loads((path / "manifest.json").read_text())
     (path / "manifest.json").write_text(json.dumps(sealed({**manifest, **change})))
@@ -137,6 +143,9 @@ def test_resume_from_a_broken_path_names_the_newest_whole_one(tmp_path):
 
 
 def test_another_number_of_processes_is_announced(tmp_path, caplog):
+    """Fault: a run is resumed with another number of processes
+    Then: it goes on; a warning says that it is not the same to the bit
+    """
     with checkpoint.staged(tmp_path, "checkpoint-1", world_size=4) as folder:
         (folder / "a").write_text("a")
     checkpoint.resolve_resume(tmp_path, True)

@@ -35,6 +35,9 @@ def test_nothing_is_visible_until_the_block_ends(tmp_path):
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, OSError])
 def test_a_failed_save_leaves_nothing_and_keeps_the_old(tmp_path, error):
+    """Fault: an exception inside a save
+    Then: nothing of it remains; an earlier checkpoint of that name is still there
+    """
     save(tmp_path, 1, "old")
 
     def fail():
@@ -117,6 +120,9 @@ def test_rotation_keeps_the_last_written_and_the_protected(tmp_path):
 
 
 def test_rotation_never_deletes_the_last_whole_one(tmp_path):
+    """Fault: everything that `save_total_limit` would keep is damaged
+    Then: the newest whole checkpoint is kept beside it
+    """
     for step in (1, 2, 3):
         save(tmp_path, step)
     (tmp_path / "checkpoint-3" / "weights.bin").write_text("y" * 100)
@@ -159,6 +165,9 @@ dist.destroy_process_group()
 
 
 def test_two_ranks_write_one_checkpoint_and_fail_together(tmp_path):
+    """Fault: one of two processes fails while saving
+    Then: the save fails on both; nothing of it remains
+    """
     root = tmp_path / "run"
     command = [sys.executable, "-c", RANKS]
     ranks = [

@@ -32,7 +32,7 @@ def main(folder: str, how: str) -> None:
         trainer.add_callback(Kill(number, step=3, rank=1))
     else:
         cases.long_words = holds_everything if how == "holds" else waits
-        trainer = cases.ppo(folder, hang_timeout=None if how == "signalled" else 1.5)
+        trainer = cases.ppo(folder, hang_timeout=None if how == "signalled" else 6)
     trainer.train()
 
 

@@ -7,7 +7,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.ranks import run_ranks
 from tests.resume.equal import optimizer_hash, weights_hash
 from trellis import checkpoint
 
@@ -131,29 +130,3 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path):
     assert not list(tmp_path.glob("*.safetensors"))
     with pytest.raises(FloatingPointError, match=r"1 weights were not finite before it, model\.norm\.weight"):
         trainer.train()
-
-
-def two_ranks(folder):
-    """The bad row lies on one rank only."""
-    trainer = spoiled(folder, on_bad_step="skip", per_device_train_batch_size=1, ddp_backend="gloo")
-    trainer.train()
-    stopping = spoiled(folder + "-stop", per_device_train_batch_size=1, ddp_backend="gloo")
-    said = ""
-    try:
-        stopping.train()
-    except FloatingPointError as error:
-        said = str(error)
-    return {"weights": weights_hash(trainer), "count": trainer.bad_steps.count, "said": said}
-
-
-@pytest.mark.slow
-def test_ranks_decide_alike(tmp_path):
-    """Fault: the bad row lies on one of two processes
-    Then: both leave the step out, or both stop; the process that has it says which row
-    """
-    ranks = run_ranks(two_ranks, folder=str(tmp_path / "run"))
-    assert ranks[0]["weights"] == ranks[1]["weights"]
-    assert [rank["count"] for rank in ranks] == [1, 1]
-    said = sorted(rank["said"] for rank in ranks)
-    assert "was bad on another process" in said[0] + said[1]
-    assert any("row 0 of micro-batch" in one for one in said)

@@ -9,7 +9,6 @@ import pytest
 from datasets import Dataset
 
 from tests.builders import tiny_model, tiny_tokenizer
-from tests.ranks import run_ranks
 from tests.resume import cases
 from tests.resume.equal import difference, disturb, history, optimizer_hash, weights_hash
 from trellis import checkpoint
@@ -138,30 +137,3 @@ def test_the_exit_status_of_a_command(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "run" / "model.safetensors").is_file()
-
-
-def two_ranks(folder):
-    """Only rank 1 is told to stop."""
-    changes = {"marked": (), "per_device_train_batch_size": 1, "ddp_backend": "gloo", "save_strategy": "no"}
-    calm = spoiled(folder + "-calm", **changes)
-    calm.train()
-    cut = spoiled(folder, **changes)
-    cut.add_callback(Kill(signal.SIGTERM, step=2, rank=1))
-    stopped = None
-    try:
-        cut.train()
-    except Preempted as signalled:
-        stopped = signalled.checkpoint
-    again = spoiled(folder, **changes)
-    again.train(resume_from_checkpoint=True)
-    return {"stopped": stopped, "calm": weights_hash(calm), "again": weights_hash(again)}
-
-
-@pytest.mark.slow
-def test_all_ranks_stop_at_the_same_step(tmp_path):
-    """Fault: SIGTERM to one of two processes
-    Then: both stop after the same step, with one checkpoint, and resume to the bit
-    """
-    ranks = run_ranks(two_ranks, folder=str(tmp_path / "run"))
-    assert [rank["stopped"] for rank in ranks] == [str(tmp_path / "run" / "checkpoint-2")] * 2
-    assert len({rank[which] for rank in ranks for which in ("calm", "again")}) == 1

@@ -42,6 +42,9 @@ def test_a_checkpoint_holds_no_secret_no_arguments_pickle_and_is_readable(build,
 
 @pytest.mark.parametrize("case", KILLED)
 def test_a_damaged_newest_is_passed_over_and_the_run_ends_the_same(case, tmp_path, caplog):
+    """Fault: the newest checkpoint of a run is damaged
+    Then: `resume_from_checkpoint=True` takes the one before, with one warning; the run ends the same, to the bit
+    """
     first = CASES[case](str(tmp_path))
     first.train()
     newest = tmp_path / "checkpoint-6"
@@ -62,6 +65,9 @@ def test_a_damaged_newest_is_passed_over_and_the_run_ends_the_same(case, tmp_pat
 
 
 def test_an_explicit_damaged_checkpoint_is_an_error_before_any_step(tmp_path):
+    """Fault: a damaged checkpoint is asked for by its path
+    Then: ValueError before any step, with the newest whole one
+    """
     sft(str(tmp_path), max_steps=2).train()
     (tmp_path / "checkpoint-2" / "scheduler.pt").unlink()
     trainer = sft(str(tmp_path), max_steps=2)
@@ -76,6 +82,9 @@ def test_nothing_to_resume_is_an_error_with_the_way_out(tmp_path):
 
 
 def test_the_checkpoint_of_another_model_is_refused(tmp_path):
+    """Fault: the checkpoint is of another model
+    Then: ValueError before any step
+    """
     sft(str(tmp_path), max_steps=1).train()
     other = sft(str(tmp_path), kind="llama", max_steps=2)
     with pytest.raises(ValueError, match="of another model"):
@@ -115,6 +124,9 @@ def test_the_final_model_loads_in_stock_transformers(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("case", KILLED)
 def test_two_ranks_resume_to_the_bit(case, tmp_path):
+    """Fault: a run of two processes is interrupted
+    Then: both resume to the bit
+    """
     first, second = run_ranks(resumed, 2, case=case, folder=str(tmp_path), step=3)
     for rank in (first, second):
         assert rank["again"] == rank["calm"]

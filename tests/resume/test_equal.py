@@ -33,6 +33,9 @@ def whole(tmp_path_factory):
 @pytest.mark.parametrize("step", range(1, STEPS))
 @pytest.mark.parametrize("case", CASES)
 def test_resumed_equals_uninterrupted(case, step, whole, tmp_path):
+    """Fault: a run of any trainer ends after any optimizer step (inside a rollout or not, with LoRA, streams, packing, workers)
+    Then: resumed, weights, optimizer and the whole log equal the uninterrupted run, to the bit
+    """
     expected = whole(case)
     trainer = CASES[case](str(tmp_path))
     disturb()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback
 
+logger = logging.getLogger(__name__)
 FILE = "metrics.jsonl"
 
 
@@ -35,9 +37,12 @@ class History(TrainerCallback):
             return
         record = {"step": state.global_step, **{k: _plain(v) for k, v in logs.items()}}
         path = Path(args.output_dir) / FILE
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(record) + "\n")
+        except OSError as error:  # a full disk: a line of the log is not worth the run
+            logger.warning("step %d is not in %s: %s", state.global_step, path, error)
 
 
 def read_history(path: str | Path) -> list[dict[str, Any]]:

@@ -11,8 +11,9 @@ _COMPILE = "trunk and head are run apart, so a compiled whole model would not be
 EVERYWHERE: dict[str, str] = {
     "label_smoothing_factor": "no loss here reads it; where a loss knows label smoothing, its config has label_smoothing",
     **dict.fromkeys(("torch_compile", "torch_compile_backend", "torch_compile_mode"), _COMPILE),
-    "auto_find_batch_size": "it changes the effective batch on the way; lower per_device_train_batch_size and raise "
-    "gradient_accumulation_steps by the same factor, which leaves every number as it is",
+    "enable_jit_checkpoint": "SIGTERM and SIGINT save at the next step by themselves, with an exit status that says so",
+    "auto_find_batch_size": "it changes the effective batch on the way; a micro-batch that does not fit into memory is taken in "
+    "parts without it, which leaves every number as it is",
 }
 ON_POLICY: dict[str, str] = {
     "neftune_noise_alpha": "noise in training but not in sampling would train on ratios that are not 1; leave it out",

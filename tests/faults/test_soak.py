@@ -1,0 +1,62 @@
+"""A long run in short: hundreds of tiny steps with sampling, judging, saving and evaluating, in which nothing may pile up."""
+
+import gc
+import os
+import threading
+
+import numpy as np
+import pytest
+import torch
+from transformers import TrainerCallback
+
+from tests.resume import cases
+
+STEPS, EVERY, WARM = 600, 50, 200
+PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+class Measure(TrainerCallback):
+    """Evaluates after every `EVERY` steps, and notes what the process holds."""
+
+    def __init__(self, trainer):
+        self.trainer, self.rows = trainer, []
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step % EVERY == 0:
+            self.trainer.evaluate()
+            gc.collect()
+            with open("/proc/self/statm") as file:
+                resident = int(file.read().split()[1]) * PAGE
+            tensors = sum(issubclass(type(thing), torch.Tensor) for thing in gc.get_objects())
+            files = len(os.listdir("/proc/self/fd"))
+            self.rows.append((state.global_step, resident, files, threading.active_count(), tensors))
+
+
+@pytest.mark.slow
+def test_nothing_piles_up(tmp_path):
+    """Fault: hundreds of steps of PPO with sampling, saving, evaluating, logging and a watchdog
+    Then: memory, open files, threads and tensors do not grow: the slope over steps is measured and bounded
+    """
+    trainer = cases.ppo(
+        str(tmp_path),
+        max_steps=STEPS,
+        num_train_epochs=100,
+        response_length=4,
+        logging_steps=20,
+        save_steps=EVERY,
+        save_total_limit=2,
+        hang_timeout=120,
+    )
+    measure = Measure(trainer)
+    trainer.add_callback(measure)
+    trainer.train()
+    steps, resident, files, threads, tensors = np.array(measure.rows).T
+    late = steps > WARM
+    slope = np.polyfit(steps[late], resident[late], 1)[0]
+    print(
+        f"{slope:.0f} bytes per step; files {set(files[late])}, threads {set(threads[late])}, tensors {set(tensors[late])}"
+    )
+    assert slope < 4096
+    assert len(set(files[late])) == len(set(threads[late])) == 1
+    assert tensors[late].max() - tensors[late].min() <= 2
+    assert len(list(tmp_path.glob("checkpoint-*"))) == 2
