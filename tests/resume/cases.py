@@ -226,7 +226,7 @@ CASES: dict[str, Callable[[str], Any]] = {
     "grpo-follow": lambda out: grouped("GRPO", out, beta=0.1, sync_ref_model=True, ref_model_sync_steps=2),
     "grpo-stream": lambda out: grouped("GRPO", out, stream=True, steps_per_generation=4),
     "grpo-lora": lambda out: grouped("GRPO", out, peft=True, num_iterations=2, beta=0.1),
-    "rloo": lambda out: grouped("RLOO", out, steps_per_generation=4, num_iterations=2, learning_rate=3e-4),
+    "rloo": lambda out: grouped("RLOO", out, steps_per_generation=4, num_iterations=2, learning_rate=3e-5),
     "rloo-lora": lambda out: grouped("RLOO", out, peft=True, normalize_advantages=True),
 }
 KILLED = ("sft", "reward", "dpo", "kto", "ppo", "grpo-buffer")

@@ -96,6 +96,10 @@ class GRPOConfig(GroupConfig):
                 "False with bf16 or fp16 autocast, which would undo it; or write bf16=False and load the model in bfloat16 "
                 "(model_init_kwargs={'dtype': 'bfloat16'})",
             ),
+            "importance_sampling_level": (
+                self.importance_sampling_level == "token" or self.loss_type not in ("luspo", "vespo"),
+                f"token, as loss_type={self.loss_type!r} always takes the ratio of the whole completion",
+            ),
             "delta": (self.delta is None or self.delta > 1, "above 1, or None"),
             "top_entropy_quantile": (0 < self.top_entropy_quantile <= 1, "above 0 and at most 1"),
             "sapo_temperature_pos": (self.sapo_temperature_pos > 0, "above 0"),
