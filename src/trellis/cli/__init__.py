@@ -18,13 +18,14 @@ VERBS = {
     "grpo": "GRPO on groups of completions, scored by reward functions or models",
     "rloo": "RLOO, the same with a leave-one-out baseline",
     "ppo": "PPO with a critic, against the same rewards",
+    "vllm-serve": "a vLLM on other GPUs that samples for a training (needs the extra vllm)",
     "env": "versions of everything that matters in a bug report, and what is missing",
 }
 
 
 def usage() -> str:
     """The text of `trellis --help`."""
-    verbs = "\n".join(f"  {verb:<8} {what}" for verb, what in VERBS.items())
+    verbs = "\n".join(f"  {verb:<10} {what}" for verb, what in VERBS.items())
     return (
         "usage: trellis VERB [flags]\n\n"
         "Trains language models along human preferences and rewards.\n\n"
@@ -49,8 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _unknown(verb)
     from importlib import import_module
 
-    if verb in ("env", "demo"):
-        return import_module(f".{verb}", __name__).main(args)
+    if verb in ("env", "demo", "vllm-serve"):
+        return import_module(f".{verb.replace('-', '_')}", __name__).main(args)
     return import_module(".train", __name__).main(verb, args)
 
 

@@ -11,6 +11,7 @@ CORE = ("torch", "transformers", "accelerate", "datasets", "peft", "safetensors"
 OPTIONAL = {
     "bitsandbytes": "load_in_4bit and load_in_8bit",
     "deepspeed": "sharding over several GPUs",
+    "vllm": "use_vllm, trellis vllm-serve",
     "wandb": "report_to wandb",
     "tensorboard": "report_to tensorboard",
     "trackio": "report_to trackio",

@@ -135,7 +135,7 @@ def main(verb: str, argv: Sequence[str]) -> int:
     parser, parsed = parse(verb, argv)
     try:
         trainer = (_online if verb in ONLINE else _fine_tuner)(verb, *parsed)
-    except (ValueError, TypeError, ImportError) as error:
+    except (ValueError, TypeError, ImportError, ConnectionError, TimeoutError) as error:
         parser.error(str(error))
     finish(trainer, parsed[1])
     return 0
