@@ -22,7 +22,7 @@ class RolloutFunc:
     prompts: as in the data, one per completion, a prompt's samples side by side. `prompt_ids`, `completion_ids`: tokens;
     `logprobs`: of each completion token, or of each that the policy sampled; `env_mask` (or `completion_mask`), if there: 1 for
     tokens that the policy sampled, 0 for what it was told. Everything else becomes a column for reward functions. A function
-    with parameters `seeds` (one per completion) or `turn` (the trainer's sampler) gets them.
+    with parameters `seeds` (one per completion) or `turn` (the trainer's sampler) gets them. `trainer` may be set later.
     """
 
     def __init__(

@@ -20,13 +20,15 @@ from .tools import Answer, Request, Tool, as_tools, schemas
 CALLS = Metric("tools/call_frequency", "calls of tools per completion", hold=True)
 FAILURES = Metric("tools/failure_frequency", "failed calls / calls", hold=True)
 TURNS = Metric("completions/turns", "turns of the policy per completion", hold=True)
+ROUNDS = 10
+"""How often a completion is answered at most, unless something else is asked for."""
 
 
 class ToolLoop:
     """A driver: the policy speaks, what it calls is called and answered, until it calls nothing more.
 
-    `max_new_tokens` bounds a whole completion, answers included; `max_iterations` how often it is answered (None: as often as
-    fits); `timeout`: seconds for one call; `room`: tokens that prompt and completion may have together (None: no limit).
+    `max_new_tokens` bounds a whole completion, answers included; `max_iterations` how often it is answered (None: 10 times);
+    `timeout`: seconds for one call; `room`: tokens that prompt and completion may have together (None: no limit).
     Raises ValueError before anything is sampled when the chat template knows no tools or cannot continue after their answers.
     """
 
@@ -46,7 +48,8 @@ class ToolLoop:
         if max_iterations is not None and max_iterations < 0:
             raise ValueError(f"max_iterations must be at least 0, or None, found {max_iterations}")
         self.tokenizer, self.options = tokenizer, dict(chat_template_kwargs or {})
-        self.max_new_tokens, self.max_iterations, self.room = max_new_tokens, max_iterations, room
+        self.max_iterations = ROUNDS if max_iterations is None else max_iterations
+        self.max_new_tokens, self.room = max_new_tokens, room
         self.tools = as_tools(tools or ())
         self.environments = None if environment_factory is None else Environments(environment_factory)
         self.seams, self.reader = Seams(tokenizer, self.options), Reader(tokenizer, parse)

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..agents import RolloutFunc
 from ..metrics import Metric, deviation
 from ..models import Reference
 from ..rewards import RewardResult, RewardSet
@@ -60,6 +61,8 @@ class Collector:
     def __init__(self, trainer: Any, means: Means) -> None:
         self.trainer, self.means = trainer, means
         self.engine: Engine = means.engine or InProcess(means.chunk_rows)
+        if isinstance(means.driver, RolloutFunc):
+            means.driver.trainer = trainer
         self.said: Said | None = None
         self.notes = Notes()
         self._warned = False

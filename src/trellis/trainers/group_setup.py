@@ -7,7 +7,7 @@ from typing import Any
 
 from transformers import set_seed
 
-from ..agents import driver_for
+from ..agents import ToolLoop, driver_for
 from ..models import Reference, disable_dropout, learned_positions, load_causal_lm, load_tokenizer, widen_head
 from ..rollout import Driver, Engine
 from .collector import Means
@@ -80,7 +80,10 @@ def build_group_parts(asked: GroupAsked) -> GroupParts:
     driver = _driver(asked, args, tokenizer, model, stops)
     funcs = funcs or _own_rewards(driver)
     rewards = reward_set(funcs, args, tokenizer, tokenizers=asked.reward_processing_classes, rows=rows)
-    check_columns(rewards, prompts, getattr(driver, "columns", ()))
+    if asked.rollout_func is None:  # its columns are known when it has run
+        check_columns(rewards, prompts, getattr(driver, "columns", ()))
+    if isinstance(driver, ToolLoop):
+        driver.check(next(iter(prompts)))
     means = Means(
         sampling=args.sampling(stops),
         rewards=rewards,
