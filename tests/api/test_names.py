@@ -38,7 +38,6 @@ def test_experimental_ppo_gives_the_same_classes():
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("GRPOTrainer", "has no 'GRPOTrainer' yet; its trainers are .*PPOTrainer, RewardTrainer"),
         ("PPOTrainr", "did you mean 'PPOTrainer'?"),
         ("RewardsConfig", "did you mean 'RewardConfig'?"),
         ("zebra", "public names: .*PPOTrainer"),

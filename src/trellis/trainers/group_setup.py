@@ -9,7 +9,7 @@ from transformers import set_seed
 
 from ..agents import ToolLoop, driver_for
 from ..models import Reference, disable_dropout, learned_positions, load_causal_lm, load_tokenizer, widen_head
-from ..rollout import Driver, Engine
+from ..rollout import Driver, Engine, InProcess
 from .collector import Means
 from .config import adopt
 from .follow import check_follows
@@ -89,7 +89,7 @@ def build_group_parts(asked: GroupAsked) -> GroupParts:
         rewards=rewards,
         reference=reference,
         chunk_rows=rows,
-        engine=asked.engine,
+        engine=asked.engine or InProcess(schedule.rows // schedule.world),
         driver=driver,
     )
     return GroupParts(args, tokenizer, model, means, schedule, prompts, held_out)
