@@ -1,10 +1,12 @@
 """A reward that fails ends the run with one message, or is counted and skipped; one that hangs holds up nothing."""
 
 import asyncio
+import gc
 import math
 import subprocess
 import sys
 import threading
+import weakref
 
 import pytest
 from hypothesis import given, settings
@@ -111,6 +113,24 @@ def test_failures_are_counted_each_time_and_told_once(caplog):
     assert sum("OSError: the judge is away" in line for line in told) == 1
 
 
+def test_skipped_failures_leave_nothing_to_collect():
+    class Judge:
+        def __call__(self, completions):
+            raise KeyError("b")
+
+    gc.collect()
+    gc.disable()
+    try:
+        judge = Judge()
+        seen = weakref.ref(judge)
+        rewards = RewardSet(judge, on_error="skip", timeout=20)
+        assert rewards(**CALL).failures == {"Judge": 3}
+        del judge, rewards
+        assert seen() is None
+    finally:
+        gc.enable()
+
+
 def test_a_missing_column_is_never_skipped():
     def graded(completions, solution):
         return [0.0] * 3
@@ -172,9 +192,9 @@ async def quick(completions):
 @pytest.mark.parametrize("kind", ["plain", "waiting", "blocking"])
 def test_a_call_that_hangs_is_left_behind(hanging, kind):
     reward = getattr(hanging, kind)
-    with pytest.raises(RewardError, match=f"'{kind}' has not answered within 0.2 s"):
-        RewardSet([reward, quick, ones], timeout=0.2)(**CALL)
-    rewards = RewardSet([reward, quick, ones], timeout=0.2, on_error="skip")
+    with pytest.raises(RewardError, match=f"'{kind}' has not answered within 0.5 s"):
+        RewardSet([reward, quick, ones], timeout=0.5)(**CALL)
+    rewards = RewardSet([reward, quick, ones], timeout=0.5, on_error="skip")
     rewards(**CALL)
     for _ in range(2):
         result = rewards(**CALL)
@@ -191,17 +211,17 @@ def test_a_loop_that_is_blocked_is_replaced(hanging):
             hanging.over.wait()
         return [3.0] * len(completions)
 
-    rewards = RewardSet([sometimes, quick], timeout=0.2, on_error="skip")
+    rewards = RewardSet([sometimes, quick], timeout=1.0, on_error="skip")
     assert rewards(**CALL).failures == {"sometimes": 3, "quick": 3}
     blocks.append(False)
     assert rewards(**CALL).total.tolist() == [5.0] * 3
 
 
 def test_calls_that_hang_are_not_heaped_up(hanging):
-    rewards = RewardSet(hanging.plain, timeout=0.02, on_error="skip")
+    rewards = RewardSet(hanging.plain, timeout=0.05, on_error="skip")
     for _ in range(12):
         assert rewards(**CALL).failures == {"plain": 3}
-    assert hanging.begun == 8
+    assert 0 < hanging.begun <= 8
 
 
 def test_a_time_limit_changes_no_result_and_async_functions_still_run_together():

@@ -156,20 +156,20 @@ def test_async_functions_work_inside_a_running_loop():
 
 
 def test_the_loop_lives_as_long_as_the_rewards():
-    loops = []
+    loops, threads = [], []
 
     async def judge(completions):
         loops.append(asyncio.get_running_loop())
+        threads.append(threading.current_thread())
         return [1.0] * len(completions)
 
     rewards = RewardSet(judge)
     rewards(**CALL)
     rewards(**CALL)
     assert loops[0] is loops[1]
-    thread = next(t for t in threading.enumerate() if t.name == "trellis-rewards")
     del rewards
-    thread.join(timeout=20)
-    assert not thread.is_alive()
+    threads[0].join(timeout=20)
+    assert not threads[0].is_alive()
     assert loops[0].is_closed()
 
 

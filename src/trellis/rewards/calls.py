@@ -110,14 +110,17 @@ class Calls:
         except Escaped as error:
             raise error.__cause__ or error from None
         except Exception as error:
-            what = f"{len(request)} completions" + (
-                f", the first is {request.excerpt(0)}" if len(request) else ""
-            )
-            failure = RewardError(
-                f"reward {self.names[i]!r} raised {story(error)} (on {what}; columns {sorted(request.columns)})"
-            )
-            failure.__cause__ = error
-            return failure
+            return self._raised(i, request, error)
+
+    def _raised(self, i: int, request: RewardRequest, error: Exception) -> RewardError:
+        what = f"{len(request)} completions" + (
+            f", the first is {request.excerpt(0)}" if len(request) else ""
+        )
+        failure = RewardError(
+            f"reward {self.names[i]!r} raised {story(error)} (on {what}; columns {sorted(request.columns)})"
+        )
+        failure.__cause__ = error
+        return failure
 
 
 def _on_same_device(call: Callable[[], Any]) -> Callable[[], Any]:

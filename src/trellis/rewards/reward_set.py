@@ -128,8 +128,13 @@ class RewardSet:
                 "a reward failed and counts as not applicable to %d of the completions (on_error='skip'; each reward is reported "
                 "once): %s",
                 rows,
-                error,
+                str(error),
             )
+        for told in (error, error.__cause__):
+            if (
+                told is not None
+            ):  # tracebacks hold on to the completions, and to models, until the next collection
+                told.__traceback__ = None
 
     def _verdicts(
         self, i: int, returned: Any, request: RewardRequest, failures: dict[str, int]
