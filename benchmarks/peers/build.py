@@ -78,8 +78,8 @@ def length(draw: random.Random, low: int, median: int, high: int) -> int:
     return min(high, max(low, round(median * math.exp(draw.gauss(0, 0.45)))))
 
 
-def rows_of(case: Case, vocabulary: int) -> list[dict[str, list[int]]]:
-    """Prompt, chosen and rejected token ids; responses end by chance, at least at the limit."""
+def rows_of(case: Case, vocabulary: int) -> list[dict[str, list]]:
+    """Prompt, chosen and rejected token ids, or a prompt and its answers; responses end by chance, at least at the limit."""
     draw = random.Random(0)
 
     def ids(count: int) -> list[int]:
@@ -89,6 +89,14 @@ def rows_of(case: Case, vocabulary: int) -> list[dict[str, list[int]]]:
         return ids(min(case.response - 1, 3 + round(draw.expovariate(1 / case.stop_after))))
 
     passes = 1 if case.draws else case.warm + case.steps
+    if case.groups:
+        return [
+            {
+                "prompt": ids(length(draw, *case.prompt)),
+                "answers": [[*response(), EOS] for _ in range(case.samples)],
+            }
+            for _ in range(case.rows // case.samples * passes)
+        ]
     return [
         {"prompt": ids(length(draw, *case.prompt)), "chosen": response(), "rejected": response()}
         for _ in range(case.rows * passes)

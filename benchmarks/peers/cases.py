@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 PEERS = {
-    "trl026": ("trl==0.26.2", "transformers==4.57.6"),
-    "trl116": ("trl==1.16.0",),
+    "trl026": ("trl==0.26.2", "transformers==4.57.6", "accelerate==1.15.0"),
+    "trl116": ("trl==1.16.0", "transformers==5.23.0", "accelerate==1.15.0"),
 }
 """Name of an environment → what is installed into it, after the same torch as ours."""
 
@@ -29,8 +29,8 @@ SHAPES = {
 class Case:
     """One optimizer step (PPO: one rollout and all its updates), the same for both sides.
 
-    rows: of one step (PPO: prompts of one rollout); micro_rows: of one forward pass; steps: measured ones, after `warm`
-    unmeasured ones of the same size (a tiny model has trained before those in any case).
+    rows: of one step (PPO: prompts of one rollout; groups: completions, `samples` of each prompt); micro_rows: of one forward
+    pass; steps: measured ones, after `warm` unmeasured ones of the same size (a tiny model has trained before those in any case).
     """
 
     name: str
@@ -42,6 +42,7 @@ class Case:
     steps: int = 2
     warm: int = 1
     epochs: int = 1
+    samples: int = 1
     prompt: tuple[int, int, int] = (50, 120, 300)
     response: int = 128
     stop_after: int = 64
@@ -52,10 +53,16 @@ class Case:
         """Whether each side samples what it trains on, so that work differs by chance and is compared per useful token."""
         return self.method == "ppo"
 
+    @property
+    def groups(self) -> bool:
+        """Whether completions of a prompt are judged against each other. Both sides sample as many tokens as a fixed table of
+        answers has, row by row, and train on that table."""
+        return self.method in ("grpo", "rloo")
+
     def tiny(self) -> Case:
         """The same on a model and rows small enough for a test, and for warming up."""
         few = {"rows": 4, "micro_rows": 2, "steps": 1, "warm": 0, "prompt": (4, 8, 12), "response": 8}
-        return replace(self, shape="tiny", stop_after=4, **few)
+        return replace(self, shape="tiny", stop_after=4, samples=min(self.samples, 2), **few)
 
 
 CASES = {
@@ -67,6 +74,9 @@ CASES = {
         Case("dpo-8k", "dpo", "trl116", "llama8k", 4, 4, prompt=(150, 300, 600)),
         Case("sft-50k", "sft", "trl116", "neox70", 8, 8),
         Case("sft-8k", "sft", "trl116", "llama8k", 8, 8),
+        Case("grpo-8k", "grpo", "trl116", "llama8k", 16, 8, samples=8, prompt=(150, 300, 600)),
+        Case("grpo-50k", "grpo", "trl116", "neox70", 16, 8, samples=8, prompt=(150, 300, 600)),
+        Case("rloo-8k", "rloo", "trl116", "llama8k", 16, 8, samples=8, prompt=(150, 300, 600)),
         Case("reward-8k", "reward", "trl116", "llama8k", 4, 4, prompt=(150, 300, 600)),
     )
 }
@@ -86,5 +96,7 @@ def floor_flops(case: Case, facts: dict[str, float]) -> float:
         return 6 * trunk
     if case.method == "dpo":  # with the reference
         return 8 * (trunk + head)
+    if case.groups:  # sampling, which knows its log-probabilities, and the reference
+        return 10 * (trunk + head)
     sampled, measured = 2 * (trunk + head), 2 * (3 * trunk + head)  # reference, critic and reward
     return sampled + measured + case.epochs * 6 * (2 * trunk + head)

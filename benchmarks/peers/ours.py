@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 import trellis
+from trellis.rollout import Completion, InProcess, SamplingParams, sample
 
-from .worker import Built, Clock, Job, main
+from .worker import Answers, Built, Clock, Job, even, main
 
 
 def ppo(job: Job, clock: Clock) -> Built:
@@ -26,6 +30,36 @@ def ppo(job: Job, clock: Clock) -> Built:
     return Built(trainer, job.case.epochs, tokens)
 
 
+class Given(InProcess):
+    """Samples as many tokens as each answer has, and says that they were the answer."""
+
+    def __init__(self, answers: Answers) -> None:
+        super().__init__()
+        self.answers = answers
+
+    def __call__(
+        self, prompts: Sequence[Sequence[int]], params: SamplingParams, *, n: int = 1, seeds: Sequence[int]
+    ) -> list[Completion]:
+        given = self.answers.to([prompt for prompt in prompts for _ in range(n)])
+        free = replace(params, stop_ids=frozenset())
+        done = sample(self.model, prompts, free, n=n, seeds=seeds, limits=[len(ids) for ids in given])
+        return [replace(c, ids=ids, finish_reason="stop") for c, ids in zip(done, given, strict=True)]
+
+
+def groups(job: Job, clock: Clock) -> Built:
+    name = job.case.method.upper()
+    trainer = getattr(trellis, f"{name}Trainer")(
+        model=job.load(AutoModelForCausalLM, "policy"),
+        reward_funcs=even,
+        args=getattr(trellis, f"{name}Config")(**job.arguments()),
+        processing_class=AutoTokenizer.from_pretrained(job.folder / "policy"),
+        train_dataset=job.data(),
+        callbacks=[clock],
+        engine=Given(Answers.of(job)),
+    )
+    return Built(trainer, 1, job.tokens)
+
+
 def supervised(job: Job, clock: Clock) -> Built:
     name = {"sft": "SFT", "dpo": "DPO", "reward": "Reward"}[job.case.method]
     config, cls = getattr(trellis, f"{name}Config"), getattr(trellis, f"{name}Trainer")
@@ -42,6 +76,8 @@ def supervised(job: Job, clock: Clock) -> Built:
 
 
 def build(job: Job, clock: Clock) -> Built:
+    if job.case.groups:
+        return groups(job, clock)
     return ppo(job, clock) if job.case.draws else supervised(job, clock)
 
 

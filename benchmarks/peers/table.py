@@ -25,7 +25,16 @@ def processor() -> str:
 def work(case: Case) -> str:
     """What one step of the case is, in one line."""
     low, median, high = case.prompt
-    rows = f"{case.rows} {'prompts' if case.draws else 'rows' if case.method == 'sft' else 'pairs'}"
+    kind = (
+        "completions"
+        if case.groups
+        else "prompts"
+        if case.draws
+        else "rows"
+        if case.method == "sft"
+        else "pairs"
+    )
+    rows = f"{case.rows} {kind}" + (f", {case.samples} of each prompt" if case.groups else "")
     return (
         f"{case.name}: {case.shape}, {rows} ({case.micro_rows} per forward pass), {case.epochs} epoch(s), "
         f"prompts of {low}–{high} tokens (median {median}, some longer), responses to {case.response}; "

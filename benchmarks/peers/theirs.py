@@ -8,7 +8,7 @@ import trl
 from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
-from .worker import Built, Clock, Job, main
+from .worker import Answers, Built, Clock, Job, even, main
 
 
 def ppo(job: Job, clock: Clock) -> Built:
@@ -40,6 +40,34 @@ def ppo(job: Job, clock: Clock) -> Built:
     return Built(trainer, 1, tokens)
 
 
+def given(cls: type, answers: Answers) -> type:
+    """A trainer that samples as many steps as the longest answer has, and takes the answers for what was sampled."""
+
+    class Given(cls):
+        def _generate_single_turn(self, prompt_ids: Any, *args: Any, **kwargs: Any) -> Any:
+            wanted = answers.to(prompt_ids)
+            for config in (self.generation_config, self.model.generation_config):
+                config.eos_token_id = None
+            self.generation_config.max_new_tokens = max(map(len, wanted))
+            found = super()._generate_single_turn(prompt_ids, *args, **kwargs)
+            return (wanted, *found[1:]) if isinstance(found, tuple) else wanted  # RLOO: the tokens alone
+
+    return Given
+
+
+def groups(job: Job, clock: Clock) -> Built:
+    name = job.case.method.upper()
+    trainer = given(getattr(trl, f"{name}Trainer"), Answers.of(job))(
+        model=job.load(AutoModelForCausalLM, "policy"),
+        reward_funcs=even,
+        args=getattr(trl, f"{name}Config")(**job.arguments()),
+        processing_class=AutoTokenizer.from_pretrained(job.folder / "policy"),
+        train_dataset=Dataset.from_list(job.data()),
+        callbacks=[clock],
+    )
+    return Built(trainer, 1, job.tokens)
+
+
 def supervised(job: Job, clock: Clock) -> Built:
     name = {"sft": "SFT", "dpo": "DPO", "reward": "Reward"}[job.case.method]
     config, cls = getattr(trl, f"{name}Config"), getattr(trl, f"{name}Trainer")
@@ -56,6 +84,8 @@ def supervised(job: Job, clock: Clock) -> Built:
 
 
 def build(job: Job, clock: Clock) -> Built:
+    if job.case.groups:
+        return groups(job, clock)
     return ppo(job, clock) if job.case.draws else supervised(job, clock)
 
 

@@ -8,7 +8,8 @@ import json
 import platform
 import sys
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,7 @@ class Job:
     folder: Path
     out: Path
 
-    def rows(self) -> list[dict[str, list[int]]]:
+    def rows(self) -> list[dict[str, Any]]:
         return json.loads((self.folder / "rows.json").read_text())
 
     def texts(self) -> list[dict[str, str]]:
@@ -53,6 +54,8 @@ class Job:
         """The rows as the method's trainers take them on either side."""
         if self.case.method == "ppo":
             return [{"input_ids": row["prompt"]} for row in self.rows()]
+        if self.case.groups:
+            return [{"prompt": " ".join(f"w{i}" for i in row["prompt"])} for row in self.rows()]
         if self.case.method == "sft":
             return [{"prompt": row["prompt"] + " ", "completion": row["chosen"]} for row in self.texts()]
         return [
@@ -74,6 +77,15 @@ class Job:
             "per_device_train_batch_size": case.micro_rows,
             "gradient_accumulation_steps": case.rows // case.micro_rows,
         }
+        if case.groups:
+            return {
+                **found,
+                "max_steps": case.warm + case.steps,
+                "shuffle_dataset": False,
+                "num_generations": case.samples,
+                "max_completion_length": case.response,
+                "beta": 0.04,
+            }
         if not case.draws:
             return {**found, "max_steps": case.warm + case.steps, "train_sampling_strategy": "sequential"}
         return {
@@ -96,12 +108,43 @@ class Job:
 
     def tokens(self) -> tuple[float, float]:
         """Useful and trained tokens of one step, where the rows say it: a prompt once per row or pair, and end tokens."""
-        rows = self.rows()[self.case.warm * self.case.rows :]
+        rows = self.rows()[self.case.warm * self.case.rows // self.case.samples :]
+        if self.case.groups:
+            trained = sum(len(answer) for row in rows for answer in row["answers"])
+            return (
+                trained + sum(len(row["prompt"]) for row in rows)
+            ) / self.case.steps, trained / self.case.steps
         answers = ("chosen",) if self.case.method == "sft" else ("chosen", "rejected")
         trained = sum(len(row[name]) + 1 for row in rows for name in answers)
         return (
             trained + sum(len(row["prompt"]) for row in rows)
         ) / self.case.steps, trained / self.case.steps
+
+
+@dataclass
+class Answers:
+    """What is trained on in place of what was sampled: for each prompt its answers, in the order of its samples."""
+
+    table: dict[tuple[int, ...], list[list[int]]]
+
+    @classmethod
+    def of(cls, job: Job) -> Answers:
+        """Those of the job's rows."""
+        return cls({tuple(row["prompt"]): row["answers"] for row in job.rows()})
+
+    def to(self, prompts: Sequence[Sequence[int]]) -> list[list[int]]:
+        """An answer for each prompt; prompts are repeated, one for each sample."""
+        met: Counter[tuple[int, ...]] = Counter()
+        found = []
+        for prompt in map(tuple, prompts):
+            found.append(self.table[prompt][met[prompt]])
+            met[prompt] += 1
+        return found
+
+
+def even(completion_ids: Sequence[Sequence[int]], **kwargs: Any) -> list[float]:
+    """A reward: the share of even token ids."""
+    return [sum(i % 2 == 0 for i in ids) / len(ids) for ids in completion_ids]
 
 
 @dataclass

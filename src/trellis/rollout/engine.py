@@ -27,16 +27,18 @@ def sample(
     n: int = 1,
     seeds: Sequence[int],
     rows: int | None = None,
+    limits: Sequence[int] | None = None,
     stats: RolloutStats | None = None,
 ) -> list[Completion]:
     """`n` completions of each prompt (token ids); sample j of prompt i is item i·n + j and uses `seeds[i·n + j]`.
 
     A completion depends on the weights, its prompt, `params` and its own seed, not on what is decoded beside it. At most
-    `rows` rows are decoded at once (default: all); `stats` is added to. The model is left as found, its generation_config unread.
+    `rows` rows are decoded at once (default: all); `limits` [B]: no more than so many tokens for each completion; `stats` is
+    added to. The model is left as found, its generation_config unread.
 
     Raises ValueError for a request that cannot be met, FloatingPointError when the logits of a row are not numbers.
     """
-    check_request(model, prompts, params, n=n, seeds=seeds, rows=rows)
+    check_request(model, prompts, params, n=n, seeds=seeds, rows=rows, limits=limits)
     stats = RolloutStats() if stats is None else stats
     rows = rows or max(1, len(prompts) * n)
     done: dict[int, Completion] = {}
@@ -49,7 +51,7 @@ def sample(
             for start in range(0, len(wanted), rows):
                 part = wanted[start : start + rows]
                 live = prefix.start([at for at, _ in part], last=start + rows >= len(wanted))
-                lot = _lot([(row, prompts[row // n]) for _, row in part], params, seeds, live.logits)
+                lot = _lot([(row, prompts[row // n]) for _, row in part], params, seeds, limits, live.logits)
                 done.update(_decode(live, lot, params, stats))
     return [done[row] for row in range(len(prompts) * n)]
 
@@ -70,22 +72,28 @@ def _uniforms(seed: int, count: int) -> Tensor:
 
 @dataclass
 class _Lot:
-    """What decides the tokens of the rows beside their logits. index: the output rows; uniforms [R, max_new_tokens] float64; seen
-    [R, V] bool: tokens of the prompt or completion, None where nobody asks."""
+    """What decides the tokens of the rows beside their logits. index: the output rows; uniforms [R, max_new_tokens] float64;
+    limits: the most tokens for each; seen [R, V] bool: tokens of the prompt or completion, None where nobody asks."""
 
     index: list[int]
     uniforms: Tensor
+    limits: list[int]
     seen: Tensor | None
 
     def select(self, keep: list[int]) -> None:
         """Only the rows `keep`."""
         self.index = [self.index[k] for k in keep]
         self.uniforms = self.uniforms[keep]
+        self.limits = [self.limits[k] for k in keep]
         self.seen = None if self.seen is None else self.seen[keep]
 
 
 def _lot(
-    wanted: list[tuple[int, Sequence[int]]], params: SamplingParams, seeds: Sequence[int], like: Tensor
+    wanted: list[tuple[int, Sequence[int]]],
+    params: SamplingParams,
+    seeds: Sequence[int],
+    limits: Sequence[int] | None,
+    like: Tensor,
 ) -> _Lot:
     """Of (output row, prompt) pairs; `like` [R, V]: their logits."""
     uniforms = torch.stack([_uniforms(seeds[i], params.max_new_tokens) for i, _ in wanted])
@@ -94,7 +102,9 @@ def _lot(
         seen = torch.zeros_like(like, dtype=torch.bool)
         for row, (_, prompt) in enumerate(wanted):
             seen[row, torch.as_tensor(prompt, dtype=torch.long, device=like.device)] = True
-    return _Lot([i for i, _ in wanted], uniforms.to(like.device), seen)
+    most = params.max_new_tokens
+    allowed = [most if limits is None else min(most, limits[i]) for i, _ in wanted]
+    return _Lot([i for i, _ in wanted], uniforms.to(like.device), allowed, seen)
 
 
 def _decode(
@@ -107,8 +117,11 @@ def _decode(
         facts = _facts(drawn, lot.index, step)
         for row, fact in zip(lot.index, facts, strict=True):
             tokens[row].append(fact)
-        keep = [k for k, fact in enumerate(facts) if int(fact[0]) not in params.stop_ids]
-        if not keep or step + 1 == params.max_new_tokens:
+        going = zip(facts, lot.limits, strict=True)
+        keep = [
+            k for k, (fact, limit) in enumerate(going) if step + 1 < limit and fact[0] not in params.stop_ids
+        ]
+        if not keep:
             break
         chosen = drawn.tokens
         if lot.seen is not None:

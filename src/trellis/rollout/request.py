@@ -18,6 +18,7 @@ def check_request(
     n: int,
     seeds: Sequence[int],
     rows: int | None,
+    limits: Sequence[int] | None = None,
 ) -> None:
     """Raises TypeError or ValueError with what was found and what was expected."""
     if n < 1:
@@ -28,6 +29,8 @@ def check_request(
         raise ValueError(
             f"{len(prompts)} prompts × {n} completions need {len(prompts) * n} seeds, found {len(seeds)}"
         )
+    if limits is not None and (len(limits) != len(seeds) or min(limits, default=1) < 1):
+        raise ValueError(f"limits must be {len(seeds)} numbers of tokens of at least 1, found {list(limits)}")
     _check_model(model)
     _check_tokens(model, prompts)
     _check_room(model, prompts, params)
