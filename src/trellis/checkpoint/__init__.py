@@ -1,15 +1,16 @@
 """Checkpoints that are whole or absent: written aside, hashed, renamed; verified before anything is read
 from them."""
 
-from .arguments import ARGS_FILE, redacted, seal, write_args_json
+from .arguments import ARGS_FILE, REDACTED, redacted, seal, write_args_json
 from .choose import newest_whole, resolve_resume, rotate
-from .manifest import MANIFEST, read_manifest, verify
+from .manifest import MANIFEST, read_manifest, verify, versions
 from .staging import recover, staged
 from .state import check_loaded, load_state, save_state
 
 __all__ = [
     "ARGS_FILE",
     "MANIFEST",
+    "REDACTED",
     "check_loaded",
     "load_state",
     "newest_whole",
@@ -22,5 +23,6 @@ __all__ = [
     "seal",
     "staged",
     "verify",
+    "versions",
     "write_args_json",
 ]

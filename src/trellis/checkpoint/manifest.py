@@ -39,7 +39,7 @@ def write_manifest(directory: Path, *, step: int | None, world_size: int, sequen
         "sequence": sequence,
         "step": step,
         "world_size": world_size,
-        "versions": _versions(),
+        "versions": versions(),
         "files": {p.relative_to(directory).as_posix(): _fingerprint(p) for p in files},
     }
     manifest["sha256"] = _own_hash(manifest)
@@ -110,14 +110,15 @@ def _own_hash(manifest: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
 
 
-def _versions() -> dict[str, str]:
-    versions = {"python": platform.python_version()}
+def versions() -> dict[str, str]:
+    """Of Python and of the packages that a run's numbers depend on."""
+    found = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
-            versions[name] = metadata.version(name)
+            found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    return versions
+    return found
 
 
 def fsync(path: Path) -> None:

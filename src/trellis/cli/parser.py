@@ -68,7 +68,7 @@ class TrellisParser(HfArgumentParser):
     ) -> tuple[Any, ...]:
         """One instance per dataclass, from the command line and the recipe that it names."""
         words = self._modern(list(sys.argv[1:] if args is None else args))
-        path = self._config_path(words)
+        path = config_path(words)
         found, unknown = self.parse_known_args([*self._recipe(path), *words] if path else words)
         if unknown and fail_with_unknown_args and not return_remaining_strings:
             self.error(self._unknown(unknown))
@@ -178,11 +178,6 @@ class TrellisParser(HfArgumentParser):
             print(f"{self.prog}: {note.message}", file=sys.stderr)
         return [] if found is None else self._words(*found)
 
-    def _config_path(self, words: Sequence[str]) -> str | None:
-        finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-        finder.add_argument("--config")
-        return finder.parse_known_args(words)[0].config
-
     def _recipe(self, path: str) -> list[str]:
         """The recipe at `path` as command-line words; its `env:` block is applied."""
         try:
@@ -211,7 +206,7 @@ class TrellisParser(HfArgumentParser):
                     f"{path}: {name} is a block for `trellis {name}`; expected `name: value` lines in it"
                 )
         shared = {name: value for name, value in content.items() if name not in self.verbs}
-        return shared | (content.get(self.verb, {}) if self.verb in self.verbs else {})
+        return shared | (content.get(str(self.verb), {}) if self.verb in self.verbs else {})
 
     def _words(self, name: str, value: Any) -> list[str]:
         """`name: value` as command-line words, so that it passes the flag's own type and choices."""
@@ -236,6 +231,13 @@ class TrellisParser(HfArgumentParser):
             return action.type(str(entry)) if callable(action.type) else str(entry)
         except (ValueError, TypeError, argparse.ArgumentTypeError) as error:
             self.error(f"{action.dest}: an entry of the list is {entry!r} ({error})")
+
+
+def config_path(words: Sequence[str]) -> str | None:
+    """The recipe that a command line names."""
+    finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    finder.add_argument("--config")
+    return finder.parse_known_args(words)[0].config
 
 
 def _or_none(kind: Callable[[str], Any]) -> Callable[[str], Any]:

@@ -15,7 +15,9 @@ from .arguments import (
     get_peft_config,
 )
 from .online import OnlineScriptArguments, PPOScriptArguments, group_trainer, ppo_trainer
-from .parser import TrellisParser
+from .parser import TrellisParser, config_path
+from .recipe import read_recipe
+from .replay import note_command
 
 _COMMON = ["model_name_or_path", "dataset_name", "output_dir", "learning_rate", "num_train_epochs"]
 _SIZES = [
@@ -137,5 +139,7 @@ def main(verb: str, argv: Sequence[str]) -> int:
         trainer = (_online if verb in ONLINE else _fine_tuner)(verb, *parsed)
     except (ValueError, TypeError, ImportError, ConnectionError, TimeoutError) as error:
         parser.error(str(error))
+    path = config_path(argv)
+    note_command(trainer, verb, argv, read_recipe(path) if path else None)
     finish(trainer, parsed[1])
     return 0

@@ -4,15 +4,19 @@ from .completions import CompletionLog, read_completions
 from .curves import draw_curves
 from .history import History, read_history
 from .progress import Progress
+from .record import RECORD, RunRecord, read_record
 from .samples import render, send, show
 
 __all__ = [
     "CompletionLog",
     "History",
+    "RECORD",
     "Progress",
+    "RunRecord",
     "draw_curves",
     "read_completions",
     "read_history",
+    "read_record",
     "render",
     "send",
     "show",

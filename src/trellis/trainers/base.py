@@ -19,7 +19,7 @@ from transformers import Trainer, TrainerCallback, set_seed
 
 from .. import checkpoint
 from ..metrics import Meter, Metric
-from ..monitor import History
+from ..monitor import History, RunRecord
 from ..scoring import score
 from ..types import LossOutput, Record, Scores, TokenBatch
 from .bad_steps import BadSteps
@@ -81,7 +81,7 @@ class PostTrainer(Trainer):
         )
         self.given.put_back(model)
         self.loss_is_scaled_for_ga = True
-        for callback in (OnTrainBegin(self), History(), Boundary(self)):
+        for callback in (OnTrainBegin(self), History(), RunRecord(self), Boundary(self)):
             self.add_callback(callback)
 
     # ---- what a trainer says -------------------------------------------------------------------------------------------
