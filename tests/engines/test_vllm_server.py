@@ -141,6 +141,13 @@ def test_a_server_that_lost_its_weights_is_noticed(saved, llama):
             engine(PROMPTS, PARAMS, n=2, seeds=SEEDS)
 
 
+def test_weights_of_another_version_after_sending_are_noticed(saved, llama):
+    with serving(saved) as server:
+        server.routes["POST", "/wait"] = lambda _: {"done": True, "weight_version": "another"}
+        with pytest.raises(ValueError, match="has weights 'another' after it was sent.*another run use it"):
+            client(server).sync(llama, 0)
+
+
 def test_a_parameter_the_engine_does_not_know_is_named(saved, llama):
     llama.register_parameter("surplus", torch.nn.Parameter(torch.zeros(3)))
     with serving(saved) as server:
