@@ -10,7 +10,7 @@ from trellis import GRPOConfig, GRPOTrainer, ModelConfig, TrellisParser, get_pef
 
 
 @dataclass
-class AgentArguments:
+class Task:
     task: str = field(default="sums", metadata={"help": "sums (with tools) or game (guess a number)."})
 
 
@@ -68,8 +68,7 @@ TASKS = {
 
 
 def main() -> None:
-    parser = TrellisParser((AgentArguments, GRPOConfig, ModelConfig))
-    script_args, args, model_args = parser.parse_args_and_config()
+    script_args, args, model_args = TrellisParser((Task, GRPOConfig, ModelConfig)).parse_args_and_config()
     args.model_init_kwargs = model_args.init_kwargs()
     model, peft_config = model_args.model_name_or_path, get_peft_config(model_args)
     trainer = GRPOTrainer(model=model, args=args, peft_config=peft_config, **TASKS[script_args.task])

@@ -1,5 +1,7 @@
 """Environments: opened, spoken to and asked what it was worth, one object per completion."""
 
+import asyncio
+
 import pytest
 
 from tests.agents.talking import TEMPLATE, Policy, add, asks, by_turn, chat, tool_tokenizer
@@ -80,6 +82,26 @@ def test_public_methods_are_tools_and_each_completion_has_its_own_object():
     first, second = found.columns["environments"]
     assert (first.count, second.count) == (1, 6)
     assert driver.columns == ("environments",)
+
+
+def test_an_environments_async_methods_run_one_after_another():
+    class Door:
+        def reset(self) -> None:
+            self.log: list[str] = []
+
+        async def knock(self, who: str) -> None:
+            """Knock.
+
+            Args:
+                who: a name
+            """
+            self.log.append(f"{who} in")
+            await asyncio.get_running_loop().run_in_executor(None, int)
+            self.log.append(f"{who} out")
+
+    turn = asks("knock", who="a") + asks("knock", who="b")
+    _, found, _ = run(Door, by_turn(turn, "."), [chat("x")])
+    assert found.columns["environments"][0].log == ["a in", "a out", "b in", "b out"]
 
 
 def test_what_reset_says_ends_the_last_user_message_and_leaves_the_data_alone():

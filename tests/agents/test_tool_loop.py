@@ -194,6 +194,18 @@ def test_a_completion_never_exceeds_its_length(most):
     assert sum(cut.sampled) == len(cut.logps)
 
 
+@pytest.mark.parametrize(("more", "turns"), [(0, 1), (1, 2)])
+def test_an_answer_stays_only_if_a_token_fits_behind_it(more, turns):
+    say = by_turn(asks("add", a=1, b=1), "done .")
+    [free] = run(say).completions
+    heard = free.sampled.index(True, free.sampled.index(False))
+    found = run(say, max_new_tokens=heard + more)
+    assert found.metrics["completions/turns"] == (turns, 1.0)
+    assert found.metrics["tools/call_frequency"] == (1.0, 1.0)
+    assert len(found.completions[0]) == (heard + 1 if more else free.sampled.index(False))
+    assert found.completions[0].finish_reason == "length"
+
+
 def test_a_turn_that_was_cut_calls_nothing():
     found = run(by_turn(asks("add", a=1, b=1)), max_new_tokens=20)
     assert found.metrics["tools/call_frequency"] == (0.0, 1.0)
