@@ -28,6 +28,7 @@ KL = Metric("kl", "mean KL of the policy to its reference over trained tokens, b
 class GroupTrainer(OnPolicyTrainer):
     """The base of GRPO and RLOO. They say `advantages_of(rollout, verdict, group)` → [B], and `loss`."""
 
+    counted = ("extremes",)
     metrics: ClassVar[list[Metric]] = STEP + ROLLOUT
 
     def __init__(
