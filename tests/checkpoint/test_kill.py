@@ -25,7 +25,7 @@ def kills(scenario):
 
 @pytest.mark.parametrize("scenario", ["first", "third", "again"])
 def test_no_kill_leaves_a_damaged_checkpoint_or_litter(scenario):
-    """Fault: the process dies, without cleaning up, at any touch of the file system in a save: a child process per touch, over 100
+    """Fault: the process dies, without cleaning up, at any touch of the file system in a save: a child per touch, over 100
     Then: no half checkpoint is ever visible under its name; the next run tidies up what lay aside
     """
     for kill in kills(scenario):

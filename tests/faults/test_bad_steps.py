@@ -7,8 +7,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.resume import cases
 from tests.resume.equal import optimizer_hash, weights_hash
 from trellis import checkpoint
+from trellis.types import LossOutput
 
 from .spoiled import MARK, spoiled
 
@@ -97,6 +99,48 @@ def test_roll_back(tmp_path):
     resumed = spoiled(tmp_path / "resumed", on_bad_step="rollback", save_steps=2, marked=(5,))
     resumed.train(resume_from_checkpoint=str(tmp_path / "calm" / f"checkpoint-{last}"))
     assert (weights_hash(resumed), optimizer_hash(resumed)) == (weights_hash(calm), optimizer_hash(calm))
+
+
+def ppo_with_a_bad_step(folder, number):
+    trainer = cases.ppo(
+        str(folder),
+        critic=True,
+        on_bad_step="rollback",
+        save_steps=2,
+        max_steps=8,
+        kl_target=0.01,
+        kl_horizon=20,
+    )
+    loss = trainer.loss
+
+    def spoiled_loss(model, batch):
+        out = loss(model, batch)
+        bad = model.training and trainer.state.global_step == number - 1
+        return LossOutput(out.total * torch.nan, out.metrics) if bad else out
+
+    trainer.loss = spoiled_loss
+    return trainer
+
+
+def test_roll_back_inside_a_rollout(tmp_path):
+    """Fault: the same in PPO, in the middle of a rollout
+    Then: policy, critic, optimizer and KL controller go back; the rest of the rollout is dropped, the next one has new prompts;
+    resumed runs equal it to the bit
+    """
+    calm = ppo_with_a_bad_step(tmp_path / "calm", 4)
+    calm.train()
+    critic = [
+        load_file(tmp_path / "calm" / f"checkpoint-{n}" / "critic" / "model.safetensors") for n in (2, 4, 6)
+    ]
+    assert same(weights_at(tmp_path / "calm", 4), weights_at(tmp_path / "calm", 2))
+    assert same(critic[1], critic[0])
+    assert not same(critic[2], critic[1])
+    plain = [checkpoint.load_state(tmp_path / "calm" / f"checkpoint-{n}" / "trellis-0")[1] for n in (2, 4)]
+    assert plain[1]["ppo"]["kl_coef"] == plain[0]["ppo"]["kl_coef"]
+    assert plain[1]["on_policy"]["cursor"] == calm.schedule.steps
+    again = ppo_with_a_bad_step(tmp_path / "again", 4)
+    again.train(resume_from_checkpoint=str(tmp_path / "calm" / "checkpoint-2"))
+    assert (weights_hash(again), optimizer_hash(again)) == (weights_hash(calm), optimizer_hash(calm))
 
 
 def test_roll_back_needs_a_checkpoint(tmp_path):

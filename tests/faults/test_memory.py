@@ -23,9 +23,10 @@ BUILDS = {
     "reward": lambda out: cases.reward(out, **FIELDS),
     "dpo": lambda out: cases.preferring("DPO", out, disable_dropout=True, loss_type="bco_pair", **FIELDS),
     "kto": lambda out: cases.preferring("KTO", out, disable_dropout=True, **FIELDS),
+    "grpo": lambda out: cases.grouped("GRPO", out, steps_per_generation=2, num_iterations=2, **FIELDS),
     "ppo": lambda out: cases.ppo(out, num_mini_batches=1, **FIELDS),
 }
-TAKEN = {"sft": 4, "reward": 8, "dpo": 8, "kto": 4, "ppo": 4}
+TAKEN = {"grpo": 4, "sft": 4, "reward": 8, "dpo": 8, "kto": 4, "ppo": 4}
 """Rows of a micro-batch as the model sees them."""
 
 

@@ -28,7 +28,9 @@ def load_running(trainer: Any, plain: dict[str, Any]) -> None:
     trainer._globalstep_last_logged = logging["last_logged"]
     trainer._initial_global_step = logging["initial_step"]
     trainer.meter.load_state_dict(plain["meter"])
-    trainer.bad_steps.count, trainer.memory.rows = faults.get("bad_steps", 0), faults.get("rows_at_once")
+    trainer.bad_steps.count = faults.get("bad_steps", 0)
+    alone = trainer.args.world_size == 1  # several processes must cut alike, and each found its own number
+    trainer.memory.rows = faults.get("rows_at_once") if alone else None
 
 
 def tokens_in(batch: Any, kind: str) -> Tensor:
