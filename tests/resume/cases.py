@@ -39,6 +39,18 @@ class Tell(TrainerCallback):
         told(f"step {state.global_step}")
 
 
+class Broken(Exception):
+    """What ends a run between two micro-batches."""
+
+
+class BreakOff(TrainerCallback):
+    """Ends a run inside the accumulation of its fourth optimizer step."""
+
+    def on_substep_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step == 3:
+            raise Broken
+
+
 def sentences(count: int, seed: int) -> list[str]:
     """Short texts of different lengths, the same for the same seed."""
     draw = random.Random(seed)
@@ -138,8 +150,8 @@ def ppo(output_dir: str, *, peft: bool = False, critic: bool = False, **changes:
 
     tokenizer = tiny_tokenizer()
     fields = {
-        "per_device_train_batch_size": 2,
-        "gradient_accumulation_steps": 2,
+        "per_device_train_batch_size": 1,
+        "gradient_accumulation_steps": 4,
         "num_mini_batches": 2,
         "num_ppo_epochs": 2,
         "response_length": 8,
@@ -199,6 +211,8 @@ CASES: dict[str, Callable[[str], Any]] = {
     "dpo-follow": lambda out: preferring("DPO", out, sync_ref_model=True, ref_model_sync_steps=2),
     "dpo-ready": lambda out: preferring("DPO", out, precompute_ref_log_probs=True, disable_dropout=True),
     "cpo": lambda out: preferring("CPO", out),
+    "cpo-lora": lambda out: preferring("CPO", out, peft=True),
+    "orpo": lambda out: preferring("ORPO", out),
     "orpo-lora": lambda out: preferring("ORPO", out, peft=True),
     "kto": lambda out: preferring("KTO", out),
     "kto-lora": lambda out: preferring("KTO", out, peft=True),
@@ -229,5 +243,6 @@ CASES: dict[str, Callable[[str], Any]] = {
     "rloo": lambda out: grouped("RLOO", out, steps_per_generation=4, num_iterations=2, learning_rate=3e-5),
     "rloo-lora": lambda out: grouped("RLOO", out, peft=True, normalize_advantages=True),
 }
+NINE = ("sft", "reward", "dpo", "kto", "orpo", "cpo", "ppo", "rloo", "grpo")
 KILLED = ("sft", "reward", "dpo", "kto", "ppo", "grpo-buffer")
 """One case per trainer for `kill9.py`, where every run is a process of its own."""

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from .cases import CASES, STEPS
+from .cases import CASES, NINE, STEPS, BreakOff, Broken
 from .equal import difference, disturb, history, optimizer_hash, weights_hash
 
 
@@ -42,6 +42,25 @@ def test_resumed_equals_uninterrupted(case, step, whole, tmp_path):
     last = min(step, expected.steps)  # of a run that stops early, too
     trainer.train(resume_from_checkpoint=str(expected.folder / f"checkpoint-{last}"))
     assert trainer.state.global_step == expected.steps
+    assert difference(history(trainer), expected.history) == []
+    assert weights_hash(trainer) == expected.weights
+    assert optimizer_hash(trainer) == expected.optimizer
+
+
+@pytest.mark.parametrize("kind", ["", "-lora"])
+@pytest.mark.parametrize("name", NINE)
+def test_broken_off_inside_an_accumulation(name, kind, whole, tmp_path):
+    """Fault: a run of any of the nine trainers, full or LoRA, ends between two micro-batches of a step
+    Then: resumed from the step before, weights, optimizer and the whole log equal the uninterrupted run, to the bit
+    """
+    case, folder = name + kind, str(tmp_path)
+    broken = CASES[case](folder)
+    broken.add_callback(BreakOff())
+    with pytest.raises(Broken):
+        broken.train()
+    trainer, expected = CASES[case](folder), whole(case)
+    disturb()
+    trainer.train(resume_from_checkpoint=True)
     assert difference(history(trainer), expected.history) == []
     assert weights_hash(trainer) == expected.weights
     assert optimizer_hash(trainer) == expected.optimizer
