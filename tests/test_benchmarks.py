@@ -65,8 +65,8 @@ def test_losses_that_differ_show_in_the_table():
 
 def test_the_floor_by_hand():
     facts = {"body": 10, "head": 3, "tokens": 7, "trained": 2}
-    floors = {m: cases.floor_flops(replace(SFT, method=m), facts) for m in ("sft", "reward", "dpo")}
-    assert floors == {"sft": 6 * 76, "reward": 6 * 70, "dpo": 8 * 76}
+    floors = {m: cases.floor_flops(replace(SFT, method=m), facts) for m in ("sft", "reward", "dpo", "grpo")}
+    assert floors == {"sft": 6 * 76, "reward": 6 * 70, "dpo": 8 * 76, "grpo": 10 * 76}
     assert cases.floor_flops(replace(PPO, epochs=2), facts) == 2 * 76 + 2 * (210 + 6) + 2 * 6 * (140 + 6)
 
 
@@ -96,7 +96,7 @@ def test_a_side_that_fails_shows_its_last_lines(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["ppo-8k", "sft-8k", "dpo-8k", "reward-8k"])
+@pytest.mark.parametrize("name", ["ppo-8k", "sft-8k", "dpo-8k", "grpo-8k", "reward-8k"])
 def test_our_side_measures_every_method(name, tmp_path):
     """Both sides are ours here, so the losses must be equal and the tokens those of the rows."""
     ours, case = Side(Path(sys.executable), "benchmarks.peers.ours"), cases.CASES[name].tiny()

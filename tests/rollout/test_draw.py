@@ -4,10 +4,16 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import MinPLogitsWarper, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
+from transformers import (
+    MinPLogitsWarper,
+    RepetitionPenaltyLogitsProcessor,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
 
 from trellis.rollout import SamplingParams
-from trellis.rollout.draw import draw, filtered, inverse_cdf
+from trellis.rollout.draw import draw, filtered, inverse_cdf, penalised
 
 
 @settings(deadline=None, max_examples=60)
@@ -29,6 +35,28 @@ def test_filters_are_those_of_generate(seed, temperature, top_k, top_p, min_p):
         expected = step(None, expected)
     params = SamplingParams(8, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
     assert torch.equal(filtered(logits, params), expected)
+
+
+@settings(deadline=None, max_examples=30)
+@given(seed=st.integers(0, 10_000), penalty=st.floats(0.2, 4.0))
+def test_what_was_said_is_penalised_as_by_generate(seed, penalty):
+    draw_from = torch.Generator().manual_seed(seed)
+    logits = torch.randn(3, 20, generator=draw_from) * 3
+    said = torch.randint(0, 20, (3, 6), generator=draw_from)
+    seen = torch.zeros(3, 20, dtype=torch.bool).scatter(1, said, True)
+    expected = RepetitionPenaltyLogitsProcessor(penalty)(said, logits.clone())
+    assert torch.allclose(penalised(logits, seen, penalty), expected)
+
+
+def test_a_penalty_changes_what_is_drawn_from_and_not_the_full_distribution():
+    logits = torch.log(torch.tensor([[0.6, 0.3, 0.1]])) + 1.5
+    seen = torch.tensor([[True, False, False]])
+    params = SamplingParams(8, repetition_penalty=1e6)
+    drawn = draw(logits, params, torch.tensor([0.5], dtype=torch.float64), seen)
+    weights = penalised(logits, seen, 1e6).exp()
+    assert drawn.tokens.tolist() == [1]
+    assert drawn.logps.exp().item() == pytest.approx(0.3)
+    assert drawn.sampler_logps.exp().item() == pytest.approx((weights[0, 1] / weights.sum()).item())
 
 
 def test_a_token_that_top_p_can_do_without_goes():
@@ -96,6 +124,8 @@ def test_unusable_logits_are_marked(values, usable, greedy):
         {"top_p": 0.0},
         {"top_p": 1.1},
         {"min_p": -0.1},
+        {"repetition_penalty": 0.0},
+        {"repetition_penalty": float("inf")},
     ],
 )
 def test_params_out_of_range_are_refused(bad):

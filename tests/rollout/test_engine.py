@@ -153,6 +153,29 @@ def test_a_row_ends_with_its_stop_token(llama):
         assert len(c.ids) == len(c.logps) == len(c.sampler_logps)
 
 
+@pytest.mark.parametrize("kind", ["llama", "gemma2"])
+def test_repetition_is_penalised_as_by_generate(kind):
+    model = tiny_model(kind)
+    params = SamplingParams(max_new_tokens=12, greedy=True, repetition_penalty=1.7)
+    ours = sample(model, PROMPTS, params, n=2, seeds=range(10))
+    plain = GenerationConfig(max_new_tokens=12, do_sample=False, repetition_penalty=1.7, pad_token_id=0)
+    model.generation_config.eos_token_id = None
+    for i, done in enumerate(ours):
+        ids = torch.tensor([PROMPTS[i // 2]])
+        theirs = model.generate(ids, attention_mask=torch.ones_like(ids), generation_config=plain)
+        assert done.ids == theirs[0, ids.shape[1] :].tolist()
+        expected = token_logps(model, PROMPTS[i // 2], done.ids, 1.0)
+        assert torch.allclose(torch.tensor(done.logps), expected, atol=1e-5)
+
+
+def test_a_limit_of_its_own_ends_a_row_and_changes_no_other(llama):
+    free = sample(llama, PROMPTS, SamplingParams(max_new_tokens=9), seeds=range(5))
+    limits = [4, 9, 1, 20, 6]
+    cut = sample(llama, PROMPTS, SamplingParams(max_new_tokens=9), seeds=range(5), limits=limits)
+    assert [c.ids for c in cut] == [c.ids[:n] for c, n in zip(free, limits, strict=True)]
+    assert {c.finish_reason for c in cut} == {"length"}
+
+
 def test_a_stop_token_inside_the_prompt_stops_nothing(llama):
     params = SamplingParams(max_new_tokens=4, greedy=True)
     free = sample(llama, [[5, 6, 7]], params, seeds=[0])[0]
@@ -270,6 +293,8 @@ def test_nothing_asked_nothing_done(llama):
         ([[5], [6]], {"seeds": [1, 2], "n": 2}, "need 4 seeds, found 2"),
         ([[5]], {"seeds": [], "n": 0}, "n must be at least 1"),
         ([[5]], {"seeds": [1], "rows": 0}, "rows must be at least 1"),
+        ([[5]], {"seeds": [1], "limits": [0]}, "limits must be 1 numbers"),
+        ([[5]], {"seeds": [1], "limits": [3, 3]}, "limits must be 1 numbers"),
     ],
 )
 def test_bad_requests_are_refused(llama, prompts, changes, words):
