@@ -1,12 +1,12 @@
 """SIGTERM and SIGINT: saved at the next step boundary, resumable to the bit, and said so by the exit status."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
 
 import pytest
-from datasets import Dataset
 
 from tests.builders import tiny_model, tiny_tokenizer
 from tests.resume import cases
@@ -109,9 +109,8 @@ def test_the_exit_status_of_a_command(tmp_path):
     tokenizer = tiny_tokenizer()
     for part in (tiny_model("llama", tokenizer), tokenizer):
         part.save_pretrained(tmp_path / "model")
-    Dataset.from_list([{"prompt": text} for text in cases.sentences(12, seed=3)]).to_json(
-        tmp_path / "prompts.jsonl"
-    )
+    rows = (json.dumps({"prompt": text}) for text in cases.sentences(12, seed=3))
+    (tmp_path / "prompts.jsonl").write_text("\n".join(rows))
     (tmp_path / "short.py").write_text(REWARD)
     flags = {
         "sft_model_path": tmp_path / "model",
