@@ -16,7 +16,7 @@ from trellis.losses.registry import SUPPLIED
 from trellis.trainers.config import TrellisConfig
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
-TRAINERS = ("SFT", "Reward", "DPO", "KTO", "ORPO", "CPO", "PPO")
+TRAINERS = ("SFT", "Reward", "DPO", "KTO", "ORPO", "CPO", "PPO", "RLOO", "GRPO")
 COMMANDS = ("ScriptArguments", "ModelConfig", "DatasetMixtureConfig")
 
 

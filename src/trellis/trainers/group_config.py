@@ -93,7 +93,7 @@ class GroupConfig(TrellisConfig):
     )
     vllm_enable_sleep_mode: bool = option(False, "colocate: vLLM frees its memory while the model trains.")
     vllm_structured_outputs_regex: str | None = option(None, "Completions must match this.")
-    vllm_server_base_url: str | None = option(None, "server: its address; wins over host and port.")
+    vllm_server_base_url: str | None = option(None, "server: its address, instead of host and port.")
     vllm_server_host: str = option("0.0.0.0", "server: its host.")
     vllm_server_port: int = option(8000, "server: its port.")
     vllm_server_timeout: float = option(240.0, "server: seconds to wait for it in all.")
