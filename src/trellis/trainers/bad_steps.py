@@ -30,7 +30,8 @@ class BadSteps:
         A bad step raises FloatingPointError, or leaves the weights as they are and counts (`on_bad_step`).
         """
         trainer = self.trainer
-        mine = not all(bool(loss.isfinite().all()) for loss in trainer.current.losses)
+        losses = trainer.current.losses
+        mine = bool(losses) and not bool(torch.stack(losses).isfinite().all())
         told = trainer.signals.received is not None
         any_loss, any_signal = trainer.sum_over_ranks(torch.tensor([float(mine), float(told)])).tolist()
         trainer.signals.agree(bool(any_signal))

@@ -54,7 +54,8 @@ class Memory:
             step.take_back()
             model.zero_grad()
             gc.collect()
-            torch.accelerator.empty_cache() if torch.accelerator.is_available() else None
+            if torch.accelerator.is_available():
+                torch.accelerator.empty_cache()
             todo = step.batches
 
     def _in_parts(self, take: Take, model: nn.Module, batch: Any, items: Any) -> Tensor:
