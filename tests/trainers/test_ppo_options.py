@@ -7,7 +7,7 @@ import torch
 from peft import LoraConfig
 
 from tests.builders import tiny_model, tiny_tokenizer
-from tests.trainers.ppo_runs import TEXTS, logged, stops_often, trainer_of
+from tests.trainers.ppo_runs import TEXTS, letters, logged, stops_often, trainer_of
 from trellis import PPOConfig
 from trellis.models import load_causal_lm
 from trellis.trainers.config import TrellisConfig
@@ -52,6 +52,8 @@ ELSEWHERE = {
     "model_adapter_name": "test_adapters_by_name",
     "ref_adapter_name": "test_adapters_by_name",
     "dataset_num_proc": "test_data_may_be_prepared_by_several_processes",
+    "on_reward_error": "test_failures_are_raised_or_counted",
+    "reward_timeout": "test_failures_are_raised_or_counted",
     "local_rollout_forward_batch_size": "test_rows_at_once_change_the_work_and_not_the_result",
     "num_sample_generations": "test_as_many_tables_as_asked",
     "ds3_gather_for_generation": "test_refused",
@@ -101,6 +103,18 @@ def test_the_option_has_an_effect(tmp_path, plain, name):
 
 def test_the_same_options_have_the_same_effect(tmp_path, plain):
     assert outcome(tmp_path).equal(plain({})), "otherwise the tests above would show nothing"
+
+
+def test_failures_are_raised_or_counted(tmp_path):
+    def broken(completions, **_):
+        return [float("inf")] + [1.0] * (len(completions) - 1)
+
+    parts = {"reward_funcs": [broken, letters]}
+    with pytest.raises(ValueError, match="broken"):
+        trainer_of(tmp_path, parts=parts).train()
+    trainer = trainer_of(tmp_path, parts=parts, on_reward_error="skip", reward_timeout=60.0)
+    trainer.train()
+    assert logged(trainer, "rewards/broken/failed")[-1] == 1 / 4
 
 
 def test_the_experiments_name_names_the_run(tmp_path):
