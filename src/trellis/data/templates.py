@@ -54,7 +54,7 @@ def _take_template(tokenizer: Any, path: str) -> None:
     from transformers import AutoTokenizer
 
     try:
-        source = AutoTokenizer.from_pretrained(os.fspath(path))
+        source = AutoTokenizer.from_pretrained(os.fspath(path), trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise ValueError(
             f"chat_template_path={path!r} is neither a Jinja file nor a directory or hub id with a tokenizer"

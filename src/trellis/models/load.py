@@ -6,9 +6,11 @@ import copy
 import logging
 import os
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from .adapters import add_adapter, is_peft, load_adapter, merged
@@ -177,9 +179,13 @@ def _pretrained(auto: Any, name: str | os.PathLike, kwargs: dict[str, Any], what
             f"no {what} directory at {text}; expected what save_pretrained wrote, or a hub id such as org/name"
         )
     try:
-        return auto.from_pretrained(str(path) if path.is_dir() else text, **kwargs)
-    except OSError as error:
-        reason = str(error).strip().split("\n")[0]
+        # Never None: that would ask on a terminal whether code of the model may run.
+        trust = {"trust_remote_code": bool(kwargs.get("trust_remote_code"))}
+        return auto.from_pretrained(str(path) if path.is_dir() else text, **{**kwargs, **trust})
+    except (OSError, ValueError, RuntimeError, UnpicklingError, SafetensorError) as error:
+        reason = str(error).strip().split("\n")[0].rstrip(".")
+        if "custom code" in reason:
+            reason += ". Read that code; to run it, write model_init_kwargs={'trust_remote_code': True}"
         raise ValueError(
             f"cannot load the {what} {text!r}: {reason}. Expected a directory that save_pretrained wrote (from here: "
             f"{Path.cwd()}), or a hub id that is in the cache or can be reached"
