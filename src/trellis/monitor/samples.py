@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import html
+import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TextIO
 
 Row = Mapping[str, Any]
 _WIDEST = 60
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+"""Escape sequences begin with one of these, and the marks that turn the direction of a whole line are some."""
 
 
 def _cell(value: Any) -> str:
+    """A value as text that no terminal obeys: control characters of a sample or a data set are written out."""
+    return CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", _plain(value))
+
+
+def _plain(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.3f}"
     if isinstance(value, list):  # a chat
@@ -20,7 +29,7 @@ def _cell(value: Any) -> str:
 
 def _cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
     names = list(dict.fromkeys(name for row in rows for name in row))
-    return names, [[_cell(row.get(name, "")) for name in names] for row in rows]
+    return [_cell(name) for name in names], [[_cell(row.get(name, "")) for name in names] for row in rows]
 
 
 def _cut(text: str) -> str:
@@ -34,7 +43,7 @@ def render(rows: Sequence[Row], title: str = "") -> str:
     lines = [[_cut(c) for c in line] for line in (names, *cells)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(names))]
     text = ["  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in lines]
-    return "\n".join([*([title] if title else []), *text])
+    return "\n".join([*([_cell(title)] if title else []), *text])
 
 
 def show(rows: Sequence[Row], title: str = "", file: TextIO | None = None) -> None:
@@ -50,20 +59,25 @@ def show(rows: Sequence[Row], title: str = "", file: TextIO | None = None) -> No
     from rich.text import Text
 
     names, cells = _cells(rows)
-    table = Table(title=title or None, show_lines=True)
+    table = Table(title=Text(_cell(title)) if title else None, show_lines=True)
     for name in names:
-        table.add_column(name, overflow="fold")
+        table.add_column(Text(name), overflow="fold")
     for line in cells:
         table.add_row(*(Text(c) for c in line))  # Text: a sampled "[bold]" is not markup
     Console(file=file).print(table)
 
 
+MARKS = re.compile(r"[\\`*_{}\[\]()#+!|~]")
+"""What Markdown would read as more than a letter."""
+
+
 def _markdown(rows: Sequence[Row]) -> str:
     names, cells = _cells(rows)
     clean = [
-        [c.replace("|", "\\|").replace("\n", " ") for c in line]
-        for line in (names, ["---"] * len(names), *cells)
+        [html.escape(MARKS.sub(r"\\\g<0>", c.replace("\n", " ")), quote=False) for c in line]
+        for line in (names, *cells)
     ]
+    clean.insert(1, ["---"] * len(names))
     return "\n".join("| " + " | ".join(line) + " |" for line in clean)
 
 
