@@ -9,6 +9,7 @@ import trellis
 from tests.builders import tiny_classifier, tiny_model, tiny_tokenizer
 
 ONLINE = {"response_length": 4, "num_sample_generations": 0, "num_ppo_epochs": 1, "total_episodes": 8}
+GROUPS = {"max_completion_length": 4, "num_generations": 2}
 
 
 def letters(completions: list[Any], **columns: Any) -> list[float]:
@@ -24,6 +25,8 @@ ROWS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "CPO": ("pairs", {"max_length": 64}, {}),
     "KTO": ("unpaired", {"max_length": 64}, {}),
     "PPO": ("prompts", ONLINE, {"reward_funcs": letters}),
+    "GRPO": ("prompts", GROUPS, {"reward_funcs": letters}),
+    "RLOO": ("prompts", GROUPS, {"reward_funcs": letters}),
 }
 """Trainer → (family of its rows, fields of its config, arguments of its constructor)."""
 
