@@ -168,6 +168,34 @@ def test_a_group_may_lie_on_several_ranks(tmp_path):
             torch.testing.assert_close(weights[name], value, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("samples", [2, 3, 4, 6])
+def test_any_prompts_samples_and_micro_batch_give_the_same_step(tmp_path, samples):
+    """Twelve completions per step: of 12 / samples prompts, `micro` at once."""
+    found = {}
+    for micro in (12, 6, 4, 3, 1):
+        cut = {"per_device_train_batch_size": micro, "gradient_accumulation_steps": 12 // micro}
+        parts = {"model": tiny_model("gpt2").double()}
+        trainer = build("GRPO", tmp_path, parts=parts, num_generations=samples, max_steps=1, beta=0.1, **cut)
+        trainer.train()
+        found[micro] = torch.cat([p.detach().flatten() for p in trainer.model.parameters()])
+    assert all((weights - found[12]).abs().max() < 1e-9 for weights in found.values())
+
+
+def test_the_same_function_gives_the_same_rewards_in_all_three(tmp_path):
+    from tests.trainers.ppo_runs import trainer_of
+    from trellis.rollout import Completion, Episodes
+
+    trainers = [build(method, tmp_path, parts={"reward_funcs": [letters, spaces]}) for method in METHODS]
+    trainers.append(trainer_of(tmp_path, parts={"reward_funcs": [letters, spaces]}))
+    said = [Completion([40 + i, 41, 42 + i], [0.0] * 3, [0.0] * 3, "stop") for i in range(8)]
+    verdicts = [
+        t.collector.judge([t.train_dataset[i] for i in range(8)], Episodes(said)).per_function
+        for t in trainers
+    ]
+    assert len(verdicts[0].unique()) > 4
+    assert all(torch.equal(v.nan_to_num(-9.0), verdicts[0].nan_to_num(-9.0)) for v in verdicts)
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_a_stream_of_prompts(tmp_path, method):
     from datasets import Dataset
