@@ -20,6 +20,7 @@ from .follow import FollowPolicy, own_weights
 from .group_metrics import ROLLOUT, STEP, Extremes, length_sums, reward_sums
 from .group_setup import GroupParts
 from .on_policy import OnPolicyTrainer
+from .verdicts import Silence, warn_of_silence
 
 logger = logging.getLogger(__name__)
 KL = Metric("kl", "mean KL of the policy to its reference over trained tokens, by k3")
@@ -36,6 +37,7 @@ class GroupTrainer(OnPolicyTrainer):
     ) -> None:
         args = parts.args
         self.extremes = Extremes()
+        self.silence = Silence()
         self.tokens_seen = 0
         self.clock = (0, time.perf_counter())
         super().__init__(
@@ -44,10 +46,9 @@ class GroupTrainer(OnPolicyTrainer):
         self.completions = CompletionLog(
             args.output_dir, count=args.num_completions_to_print, unique=args.log_unique_prompts
         )
-        if self.args.use_vllm:
-            self.collector.engine = engine_for(self.args, model=self.policy, accelerator=self.accelerator)
-        if hasattr(self.collector.means.driver, "trainer"):
-            self.collector.means.driver.trainer = self
+        engine = engine_for(self.args, model=self.policy, accelerator=self.accelerator)
+        if engine is not None:
+            self.collector.engine = engine
         self._warn_about_dropout()
         if args.sync_ref_model:
             self.add_callback(FollowPolicy(self))
@@ -87,6 +88,7 @@ class GroupTrainer(OnPolicyTrainer):
     def fill(self, rollout: Rollout, verdict: RewardResult) -> None:
         self.reward_of(rollout, verdict)
         group, applies = self.groups(len(rollout), rollout), verdict.applicable.to(rollout.scores.device)
+        self.silence = warn_of_silence(self, self.silence, rollout, verdict, group)
         advantages = self.advantages_of(rollout, verdict, group)
         rollout.advantages = advantages[:, None] * rollout.loss_mask
         self.meter.add(self.rollout_sums(rollout, verdict, group, applies))
