@@ -4,6 +4,7 @@ from typing import Any
 
 from tests.builders import tiny_classifier, tiny_model
 
+METHODS = ["SFT", "Reward", "DPO", "KTO", "ORPO", "CPO", "PPO", "RLOO", "GRPO"]
 TEXTS = [
     "the battery lasts all day",
     "it is easy to use and the price is great .",

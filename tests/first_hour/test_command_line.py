@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from .page import promised
-from .parts import ONE_STEP, judge, policy
+from .parts import METHODS, ONE_STEP, judge, policy
 
 TRELLIS = [sys.executable, "-m", "trellis.cli"]
 
@@ -19,7 +19,7 @@ def trellis(*words: str) -> subprocess.CompletedProcess:
 def test_row_31_help_names_every_trainer_and_starts_at_once():
     done = trellis("--help")
     assert done.returncode == 0
-    assert {"sft", "reward", "ppo", "demo"} <= set(done.stdout.split())
+    assert {name.lower() for name in METHODS} | {"demo"} <= set(done.stdout.split())
 
 
 @pytest.mark.parametrize(

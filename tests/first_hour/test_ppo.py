@@ -1,4 +1,4 @@
-"""Rows 3 and 23 to 30: the first PPO run."""
+"""Rows 3 and 24 to 30: the first PPO run."""
 
 import time
 from typing import Any
@@ -7,7 +7,6 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainingArguments
 
-import trellis
 from trellis import PPOConfig, PPOTrainer
 
 from .page import promised
@@ -35,20 +34,6 @@ def test_row_3_plain_training_arguments_are_enough(tokenizer):
     trainer = ppo(tokenizer, args=args)
     trainer.train()
     assert trainer.state.global_step == 2
-
-
-def test_row_23_ppo_imports_without_a_warning():
-    from trellis.experimental.ppo import PPOTrainer as again
-
-    assert again is trellis.PPOTrainer
-
-
-def test_row_23_a_trainer_that_is_not_there_yet_is_one_message():
-    with pytest.raises(ImportError) as error:
-        exec("from trellis import GRPOTrainer")
-    start, _, _ = promised("23").partition("…")
-    assert str(error.value).startswith(start)
-    assert "PPOTrainer" in str(error.value)
 
 
 @pytest.mark.parametrize(

@@ -32,9 +32,12 @@ class Silence:
     said: bool = False
 
 
-def told_apart(rewards: Tensor, group: Tensor) -> bool:
-    """Whether any of the F rewards [B, F], NaN where one does not apply, differs between two rows of a group [B]."""
-    return any(bool((group_statistics(column, group)[1] > 1e-8).any()) for column in rewards.unbind(1))
+def told_apart(rewards: Tensor, group: Tensor, trained: Tensor) -> bool:
+    """Whether any of the F rewards [B, F], NaN where one does not apply, differs within a group [B] of which a row is `trained`
+    [B] on."""
+    return any(
+        bool((trained & (group_statistics(column, group)[1] > 1e-8)).any()) for column in rewards.unbind(1)
+    )
 
 
 def listen(
@@ -42,7 +45,7 @@ def listen(
 ) -> Silence:
     """The silence after one more rollout: none where rewards [B, F] tell rows of a group [B] apart. `finished_only`: rows that
     are not `finished` [B] are not trained on."""
-    if told_apart(rewards, group) and (bool(finished.any()) or not finished_only):
+    if told_apart(rewards, group, finished if finished_only else torch.ones_like(finished)):
         return Silence(said=before.said)
     known = rewards[~rewards.isnan()].tolist()
     return Silence(
