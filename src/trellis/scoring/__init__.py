@@ -1,7 +1,8 @@
 """What models say about tokens: the only place that shifts by one, projects the vocabulary or knows a layout."""
 
+from .counters import Work, counting
 from .inside import inside
 from .plan import plan_for
 from .scores import in_chunks, score, sequence_scores, token_values
 
-__all__ = ["in_chunks", "inside", "plan_for", "score", "sequence_scores", "token_values"]
+__all__ = ["Work", "counting", "in_chunks", "inside", "plan_for", "score", "sequence_scores", "token_values"]

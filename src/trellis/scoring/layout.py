@@ -28,6 +28,11 @@ class Arranged:
     place: Tensor
     last: Tensor
 
+    @property
+    def tokens(self) -> int:
+        """How many tokens go through the trunk."""
+        return self.inputs["input_ids"].numel()
+
 
 def padded(batch: TokenBatch) -> Arranged:
     """Rows side by side, padded on the right to the longest of them."""

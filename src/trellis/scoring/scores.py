@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ..models import base_causal_lm
 from ..types import Scores, TokenBatch
+from .counters import count, one_batch
 from .head import Transform, head_scores, wide
 from .inside import Named, inside
 from .layout import Arranged
@@ -68,6 +69,7 @@ def _fused(
 ) -> Named:
     lm, arranged = base_causal_lm(model), plan.arrange(batch)
     states = trunk_states(model, arranged)[arranged.flat]
+    count(lm, batch, arranged.tokens, len(states))
     targets = batch.input_ids.flatten()[arranged.place]
     transform = transform_of(lm.config, temperature)
     found = head_scores(lm.get_output_embeddings(), states, targets, transform, entropy=entropy, hits=hits)
@@ -89,6 +91,7 @@ def _whole(
     arranged = plan.arrange(batch)
     wants_states = value_head is not None
     out = model(**arranged.inputs, use_cache=False, output_hidden_states=wants_states)
+    count(base_causal_lm(model), batch, arranged.tokens, arranged.tokens)
     logits = out.logits.flatten(0, 1)[arranged.flat]
     targets = batch.input_ids.flatten()[arranged.place]
     found = head_scores(
@@ -114,6 +117,7 @@ def token_values(model: nn.Module, batch: TokenBatch, *, layout: str = "auto") -
     def run(module: nn.Module) -> Named:
         arranged = plan_for(module, layout).arrange(batch)
         states = trunk_states(module, arranged)[arranged.flat]
+        count(base_causal_lm(module), batch, arranged.tokens)
         return {"values": _place(base_causal_lm(module).score(states).squeeze(-1), arranged, batch)}
 
     return inside(model, run)["values"]
@@ -128,9 +132,11 @@ def sequence_scores(model: nn.Module, batch: TokenBatch, *, layout: str = "auto"
     def run(module: nn.Module) -> Named:
         classifier = base_causal_lm(module)
         if getattr(classifier, "score", None) is None:
+            count(classifier, batch, batch.input_ids.numel())
             logits = module(input_ids=batch.input_ids, attention_mask=batch.attention_mask.long()).logits
             return {"scores": wide(logits).reshape(len(batch), -1)[:, 0]}
         arranged = plan_for(module, layout).arrange(batch)
+        count(classifier, batch, arranged.tokens)
         return {"scores": wide(classifier.score(trunk_states(module, arranged)[arranged.last])).squeeze(-1)}
 
     return inside(model, run)["scores"]
@@ -139,4 +145,5 @@ def sequence_scores(model: nn.Module, batch: TokenBatch, *, layout: str = "auto"
 def in_chunks(fn: Callable[[TokenBatch], Tensor], batch: TokenBatch, rows: int) -> Tensor:
     """`fn` over at most `rows` rows at a time, its results (first dimension: rows) put together again."""
     starts = range(0, len(batch), max(1, rows))
-    return torch.cat([fn(batch.slice(start, start + max(1, rows))) for start in starts])
+    with one_batch():
+        return torch.cat([fn(batch.slice(start, start + max(1, rows))) for start in starts])
