@@ -53,6 +53,10 @@ def sample(
                 live = prefix.start([at for at, _ in part], last=start + rows >= len(wanted))
                 lot = _lot([(row, prompts[row // n]) for _, row in part], params, seeds, limits, live.logits)
                 done.update(_decode(live, lot, params, stats))
+    stats.useful_prefill += sum(map(len, set(map(tuple, prompts))))
+    stats.sampled_tokens += sum(map(len, done.values()))
+    # The first token of a completion comes from its prompt, and nothing is read after the last.
+    stats.useful_steps += sum(map(len, done.values())) - len(done)
     return [done[row] for row in range(len(prompts) * n)]
 
 
@@ -132,7 +136,7 @@ def _decode(
             chosen = chosen[keep]
         live.advance(chosen)
         stats.decode_steps += 1
-        stats.row_steps += len(lot.index)
+        stats.row_steps += len(chosen)
     return {row: _completion(facts, params) for row, facts in tokens.items()}
 
 

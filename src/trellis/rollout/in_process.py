@@ -7,17 +7,18 @@ from collections.abc import Sequence
 from torch import nn
 
 from .engine import sample
-from .params import Completion, SamplingParams
+from .params import Completion, RolloutStats, SamplingParams
 
 
 class InProcess:
-    """Samples with the weights that are trained, at most `rows` rows at once."""
+    """Samples with the weights that are trained, at most `rows` rows at once; `stats` adds up what that took."""
 
     exact = True
 
     def __init__(self, rows: int | None = None) -> None:
         self.rows = rows
         self.model: nn.Module | None = None
+        self.stats = RolloutStats()
 
     def sync(self, model: nn.Module, step: int) -> None:
         """Sample with `model` from now on."""
@@ -29,7 +30,7 @@ class InProcess:
         """See `sample`."""
         if self.model is None:
             raise ValueError("this engine has no model yet; call sync(model, step) before sampling")
-        return sample(self.model, prompts, params, n=n, seeds=seeds, rows=self.rows)
+        return sample(self.model, prompts, params, n=n, seeds=seeds, rows=self.rows, stats=self.stats)
 
     def close(self) -> None:
         """Nothing is held."""

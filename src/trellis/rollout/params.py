@@ -93,13 +93,17 @@ class Completion:
 
 @dataclass
 class RolloutStats:
-    """The work that sampling took, added up over calls.
+    """The work that sampling took, added up over calls, and what of it had to be.
 
-    decode_steps: forward passes of one token per row; row_steps: rows in those passes together; prefill_tokens: prompt
-    tokens read; pad_tokens: padding read beside them.
+    decode_steps: forward passes of one token per row; row_steps: rows in those passes together; useful_steps: those of rows that
+    were not done; prefill_tokens: prompt tokens read; useful_prefill: each prompt of a call once; pad_tokens: padding read beside
+    them; sampled_tokens: what came of it.
     """
 
     decode_steps: int = 0
     row_steps: int = 0
+    useful_steps: int = 0
     prefill_tokens: int = 0
+    useful_prefill: int = 0
     pad_tokens: int = 0
+    sampled_tokens: int = 0
