@@ -118,6 +118,10 @@ class TrellisConfig(TrainingArguments):
         True,
         "On SIGTERM or SIGINT finish the step, save and end with status 75; a second signal ends at once.",
     )
+    profile: bool = option(
+        False,
+        "Log what is computed and how much of it in vain, time per phase and peak memory (profile/*); a table at the end.",
+    )
     hang_timeout: float | None = option(
         None, "Seconds without any progress after which step, rank, phase and all stacks are printed."
     )
