@@ -16,7 +16,7 @@ import yaml
 from ..checkpoint import REDACTED, redacted
 from ..monitor import RunRecord, read_history, read_record
 
-TIMES = re.compile(r"(_runtime|_per_second)$|^(time|speed|memory)/|_seconds?$|_gb$|_mib$")
+TIMES = re.compile(r"(_runtime|_per_second)$|^(time|speed|memory|profile)/|_seconds?$|_gb$|_mib$")
 """What a log says about the machine and not about the training."""
 QUIET = ("--report_to", "none", "--push_to_hub", "false")
 DROPPED = ("output_dir", "resume_from_checkpoint", "config", "report_to", "push_to_hub", "hub_token")

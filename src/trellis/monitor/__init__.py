@@ -3,6 +3,7 @@
 from .completions import CompletionLog, read_completions
 from .curves import draw_curves
 from .history import History, read_history
+from .profile import Profile
 from .progress import Progress
 from .record import RECORD, RunRecord, read_record
 from .samples import render, send, show
@@ -11,6 +12,7 @@ __all__ = [
     "CompletionLog",
     "History",
     "RECORD",
+    "Profile",
     "Progress",
     "RunRecord",
     "draw_curves",

@@ -30,6 +30,7 @@ class BadSteps:
         A bad step raises FloatingPointError, or leaves the weights as they are and counts (`on_bad_step`).
         """
         trainer = self.trainer
+        trainer.watchdog.beat("taking the step")
         losses = trainer.current.losses
         mine = bool(losses) and not bool(torch.stack(losses).isfinite().all())
         told = trainer.signals.received is not None

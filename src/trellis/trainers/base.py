@@ -19,7 +19,7 @@ from transformers import Trainer, TrainerCallback, set_seed
 
 from .. import checkpoint
 from ..metrics import Meter, Metric
-from ..monitor import History, RunRecord
+from ..monitor import History, Profile, RunRecord
 from ..scoring import score
 from ..types import LossOutput, Record, Scores, TokenBatch
 from .bad_steps import BadSteps
@@ -57,7 +57,7 @@ class PostTrainer(Trainer):
         optimizers: tuple[Any, Any] = (None, None),
         **hf: Any,
     ) -> None:
-        self.given = Given(model)
+        self.given, self.profile = Given(model), Profile(self)
         self.meter = Meter(self.declared_metrics())
         self.resumed_from: str | None = None
         self._evaluated = torch.zeros(2, dtype=torch.float64)
@@ -202,7 +202,7 @@ class PostTrainer(Trainer):
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs:
-            logs.update(self.meter.means(self.sum_over_ranks))
+            logs.update(self.meter.means(self.sum_over_ranks) | self.profile.logged())
             self.meter.reset()
             if self.bad_steps.count:
                 logs["bad_steps"] = self.bad_steps.count
@@ -220,7 +220,7 @@ class PostTrainer(Trainer):
     ) -> Any:
         self._evaluated.zero_()
         only_loss = True if self.compute_metrics is None else prediction_loss_only
-        with swapped(self, "meter", Meter(self.declared_metrics())):
+        with self.watchdog.during("evaluating"), swapped(self, "meter", Meter(self.declared_metrics())):
             output = super().evaluation_loop(
                 dataloader, description, only_loss, ignore_keys, metric_key_prefix
             )
@@ -261,7 +261,7 @@ class PostTrainer(Trainer):
             self.resumed_from = str(checkpoint.resolve_resume(self.args.output_dir, resume_from_checkpoint))
         self.saving.last = None if self.resumed_from is None else Path(self.resumed_from)
         self.current.clear()
-        with self.signals.caught(), self.watchdog.running():
+        with self.signals.caught(), self.watchdog.running(), self.profile.running():
             return super().train(resume_from_checkpoint=self.resumed_from, **kwargs)
 
     def _load_rng_state(self, checkpoint: str | None) -> None:

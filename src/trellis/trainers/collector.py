@@ -102,7 +102,8 @@ class Collector:
             self.compare(rollout.old_logps - rollout.sampled_logps, rollout.loss_mask)
         rollout.group = torch.tensor(places).to(rollout.group) // schedule.samples
         rollout.row = torch.tensor(indices).to(rollout.row)
-        trainer.held_out.offer(number, rows, episodes, verdict)
+        with trainer.watchdog.during("evaluating"):
+            trainer.held_out.offer(number, rows, episodes, verdict)
         self.keep_said(rows, episodes, verdict)
         self.notes.add(verdict.logged)
         trainer.meter.add(self.failure_sums(verdict))

@@ -152,7 +152,7 @@ class DPOTrainer(PostTrainer):
                 "these rows have no reference log-probs, and the reference was let go after precomputing; pass the data to the "
                 "constructor, or write precompute_ref_log_probs=False"
             )
-        with self.reference.active(self.model) as model:
+        with self.watchdog.during("scoring"), self.reference.active(self.model) as model:
             return self.summed(self.score(model, batch.tokens).logps, batch)
 
     # ---- the three sentences -------------------------------------------------------------------------------------------
@@ -229,7 +229,10 @@ class DPOTrainer(PostTrainer):
     @torch.no_grad()
     def _weights(self, model: nn.Module, batch: PairBatch, scores: Scores) -> Tensor:
         lengths = batch.tokens.loss_mask.sum(1)
-        with evaluation(model):  # half the temperature is the square of the distribution
+        with (
+            self.watchdog.during("scoring"),
+            evaluation(model),
+        ):  # half the temperature is the square of the distribution
             squared = self.score(model, batch.tokens, temperature=0.5).logps
         return on_policy_weight(scores.logps, squared, *lengths.chunk(2))
 
@@ -242,7 +245,7 @@ class DPOTrainer(PostTrainer):
         if self.objective.needs("mean_reward"):
             self.whole.settle(self.sum_over_ranks)
         if self.objective.needs("step") and batches:
-            with torch.no_grad(), evaluation(self.model):
+            with torch.no_grad(), self.watchdog.during("scoring"), evaluation(self.model):
                 pairs = [self._unmoved(self._prepare_inputs(batch)) for batch in batches]
             self.whole.begin(pairs, self.accelerator)
         return batches, items

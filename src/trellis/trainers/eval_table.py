@@ -53,7 +53,8 @@ def show_samples(trainer: Any, rows: Any, writers: Writers) -> None:
     """Show the table in the terminal and send it to the trackers; the main process alone."""
     if not trainer.is_world_process_zero():
         return
-    table = sample_table(trainer, rows, writers)
+    with trainer.watchdog.during("evaluating"):
+        table = sample_table(trainer, rows, writers)
     step = trainer.state.global_step
     show(table, title=f"samples at step {step}")
     send(table, name="samples", step=step, callbacks=trainer.callback_handler.callbacks)

@@ -143,7 +143,7 @@ class KTOTrainer(PostTrainer):
                 "these rows have no reference log-probs, and the reference was let go after precomputing; pass the data to the "
                 "constructor, or write precompute_ref_log_probs=False"
             )
-        with self.reference.active(self.model) as model:
+        with self.watchdog.during("scoring"), self.reference.active(self.model) as model:
             return self.score(model, tokens).logps.sum(1)
 
     # ---- one KL for the whole step -------------------------------------------------------------------------------------
@@ -177,7 +177,7 @@ class KTOTrainer(PostTrainer):
     def estimate(self, batches: Iterable[UnpairedBatch], reduce: Callable[[Tensor], Tensor]) -> Tensor:
         """z of all mismatched rows of `batches`, under the policy as it is now."""
         found = torch.zeros(2, dtype=torch.float64)
-        with evaluation(self.model):
+        with self.watchdog.during("scoring"), evaluation(self.model):
             for batch in batches:
                 rows = batch.mismatched()
                 logps = self.score(self.model, rows).logps.sum(1)
@@ -254,7 +254,8 @@ class KTOTrainer(PostTrainer):
     # ---- evaluation, and what a resumed run has to know ----------------------------------------------------------------
 
     def evaluation_loop(self, dataloader: Any, *args: Any, **kwargs: Any) -> Any:
-        kl = self.estimate(self._held_out(dataloader), self.sum_over_ranks) if self.wants_kl else None
+        with self.watchdog.during("evaluating"):
+            kl = self.estimate(self._held_out(dataloader), self.sum_over_ranks) if self.wants_kl else None
         with swapped(self, "held_out_kl", kl):
             output = super().evaluation_loop(dataloader, *args, **kwargs)
         if self.args.generate_during_eval:

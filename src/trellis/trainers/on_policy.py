@@ -122,6 +122,7 @@ class OnPolicyTrainer(PostTrainer):
     def get_batch_samples(
         self, epoch_iterator: Iterator, num_batches: int, device: torch.device
     ) -> tuple[list[Any], Tensor]:
+        self.watchdog.beat("reading data")
         self._load_rng_state(self.resumed_from)
         if self.cursor >= self.schedule.steps:
             if self.rollout_index >= self.schedule.rollouts:
@@ -204,9 +205,9 @@ class OnPolicyTrainer(PostTrainer):
                 self.evaluate(part, ignore_keys, f"{metric_key_prefix}_{name}") for name, part in data.items()
             ]
             return {name: value for part in parts for name, value in part.items()}
-        metrics = {
-            f"{metric_key_prefix}_{name}": value for name, value in self.held_out.evaluate(data).items()
-        }
+        with self.watchdog.during("evaluating"):
+            found = self.held_out.evaluate(data)
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in found.items()}
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics

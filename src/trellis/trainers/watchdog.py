@@ -6,7 +6,7 @@ import faulthandler
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,15 +16,35 @@ STDERR = 2
 
 
 class Watchdog:
-    """Ends the process (or only says so) when no `beat` came for `hang_timeout` seconds: step, rank, phase and all stacks."""
+    """Ends the process (or only says so) when no `beat` came for `hang_timeout` seconds: step, rank, phase and all stacks.
+
+    `heard`: who else is told of every phase.
+    """
 
     def __init__(self, trainer: Any) -> None:
         self.trainer = trainer
         self.phase, self.at = "starting", time.monotonic()
+        self.around = ""
+        self.heard: Callable[[str], None] | None = None
 
     def beat(self, phase: str) -> None:
         """The run has come to `phase`."""
-        self.phase, self.at = phase, time.monotonic()
+        self.phase = phase if self.around in ("", phase) else f"{self.around}: {phase}"
+        self.at = time.monotonic()
+        if self.heard is not None:
+            self.heard(self.phase)
+
+    @contextmanager
+    def during(self, phase: str) -> Iterator[None]:
+        """Inside, the run is at `phase`, and what it comes to there is a part of that; after, it is where it was."""
+        before, around = self.phase, self.around
+        self.beat(phase)
+        self.around = self.phase
+        try:
+            yield
+        finally:
+            self.around = around
+            self.beat(before.removeprefix(f"{around}: "))
 
     @contextmanager
     def running(self) -> Iterator[None]:
