@@ -94,7 +94,7 @@ def test_trackers_get_the_table(tmp_path):
     filled(tmp_path).flush(7, [writer])
     ((name, text, step),) = writer.said
     assert (name, step) == ("completions", 7)
-    assert "\\\\[bold\\\\]6" in text  # markup is shown as it is written
+    assert "\\[bold\\]6" in text  # markup is shown as it is written
 
 
 @pytest.mark.parametrize(
