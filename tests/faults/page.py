@@ -28,6 +28,12 @@ TITLES = {
     "test_watchdog.py": "Hangs",
     "test_ranks.py": "Several processes",
     "test_soak.py": "Long runs",
+    "test_bad_data.py": "Bad data",
+    "test_bad_files.py": "Bad data",
+    "test_fuzz_rows.py": "Bad data",
+    "test_fuzz_parser.py": "Bad data",
+    "test_security.py": "Security",
+    "test_determinism.py": "The same again",
 }
 
 

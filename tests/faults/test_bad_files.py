@@ -81,6 +81,9 @@ def raised_by_us(error: BaseException) -> bool:
     ("name", "streaming"), [*((n, False) for n in FILES), *((n, True) for n in STREAMED)]
 )
 def test_a_broken_file_is_one_error_with_its_line(name, streaming, tmp_path):
+    """Fault: 35 broken files: not UTF-8, cut archives, half lines, JSON that is no object, names twice, ragged CSV,
+    nothing at all …
+    Then: one error with the file and the line."""
     with pytest.raises(ValueError, match=FILES[name][1]) as caught:
         get_dataset(ScriptArguments(dataset_name=write(tmp_path, name), dataset_streaming=streaming))
     assert name in str(caught.value)
@@ -135,6 +138,8 @@ def test_what_can_be_no_path(name):
 
 @pytest.mark.parametrize("verb", [name.lower() for name in ROWS])
 def test_every_verb_says_it_before_it_loads_a_model(verb, tmp_path, capsys):
+    """Fault: a broken file on the command line of every verb.
+    Then: exit status 2 and one line, before a model is loaded."""
     model = ["--model_name_or_path", str(tmp_path / "no_model"), "--output_dir", str(tmp_path / "out")]
     with pytest.raises(SystemExit) as stop:
         main([verb, *model, "--use_cpu", "--dataset_name", write(tmp_path, "null.jsonl")])

@@ -92,6 +92,8 @@ def sensible(found: tuple[Any, ...], name: str, given: Any) -> bool:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_random_recipes(kind, tmp_path):
+    """Fault: random recipes: values of any type under known, old and unknown names.
+    Then: a config whose fields hold what they say, or exit status 2 and one message; an unknown name never passes."""
     path = tmp_path / "recipe.yaml"
 
     @FUZZ
@@ -114,6 +116,8 @@ def test_random_recipes(kind, tmp_path):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_random_flags(kind, tmp_path):
+    """Fault: random command lines.
+    Then: the same."""
     words = st.text(max_size=8) | st.sampled_from(
         ["--", "-1", "none", "{", "[1", "nan", "true", "--zz", "=", "--=3", "\x00"]
     )

@@ -103,6 +103,8 @@ def nearly_good(family: str, columns: list[str]) -> st.SearchStrategy:
 
 @pytest.mark.parametrize("prepare", FAMILY, ids=lambda f: f.__name__)
 def test_random_rows(prepare):
+    """Fault: thousands of random rows and of good rows with random changes.
+    Then: prepared rows that keep their promises, or an error of ours that was foreseen."""
     outcomes, columns = [], [*COLUMNS[prepare], *COMMON]
 
     @settings(
