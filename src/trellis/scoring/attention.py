@@ -124,11 +124,13 @@ def segment_attention(
     times = query.shape[1] // key.shape[1]
     # split, not slices: its backward lays the parts' gradients side by side once, instead of adding N-sized ones per segment.
     parts = [x.split(segments.lengths, dim=2) for x in (query, _repeat(key, times), _repeat(value, times))]
+    # The kernel wants keys in a row, and backward keeps what it was given: one copy for all who go on from a segment.
+    held = {i: (parts[1][i].contiguous(), parts[2][i].contiguous()) for i in {*segments.after} - {-1}}
     out = []
     for q, k, v, after in zip(*parts, segments.after, strict=True):
         n = q.shape[2]
         if after >= 0:
-            before = (parts[1][after], parts[2][after])
+            before = held[after]
             fits = sliding_window is None or before[0].shape[2] + n <= sliding_window
             out.append(_continued(q, (k, v), before, dropout, scaling, None if fits else sliding_window))
             continue
