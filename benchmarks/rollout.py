@@ -9,21 +9,25 @@ from trellis.rollout import SamplingParams, sample
 from .measure import Case
 from .scoring import model_of
 
-PROMPTS, SAMPLES, LONGEST, VOCABULARY = 16, 4, 64, 1_024
+LONGEST, VOCABULARY = 64, 1_024
 STOPS = frozenset(range(0, VOCABULARY, 24))  # a random model then writes about 24 tokens
 
 
 def cases() -> list[Case]:
-    """Four samples for each of sixteen prompts, at most 64 tokens, most rows ending much earlier."""
+    """At most 64 tokens, most rows ending much earlier: four samples of sixteen short prompts, eight of two long ones."""
+    return [_case("sample until stop", 16, 4, (4, 33)), _case("sample groups of 8", 2, 8, (150, 600))]
+
+
+def _case(name: str, count: int, samples: int, between: tuple[int, int]) -> Case:
     model = model_of(VOCABULARY)
     draw = torch.Generator().manual_seed(0)
-    lengths = torch.randint(4, 33, (PROMPTS,), generator=draw).tolist()
+    lengths = torch.randint(*between, (count,), generator=draw).tolist()
     prompts = [torch.randint(1, VOCABULARY, (n,), generator=draw).tolist() for n in lengths]
     width = max(lengths)
     ids = torch.tensor([[1] * (width - len(p)) + p for p in prompts])
     mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts])
     params = SamplingParams(max_new_tokens=LONGEST, stop_ids=STOPS)
-    seeds = list(range(PROMPTS * SAMPLES))
+    seeds = list(range(count * samples))
 
     def plain() -> None:
         torch.manual_seed(0)
@@ -35,7 +39,7 @@ def cases() -> list[Case]:
             max_new_tokens=LONGEST,
             eos_token_id=sorted(STOPS),
             pad_token_id=1,
-            num_return_sequences=SAMPLES,
+            num_return_sequences=samples,
         )
 
-    return [Case("sample until stop", plain, lambda: sample(model, prompts, params, n=SAMPLES, seeds=seeds))]
+    return Case(name, plain, lambda: sample(model, prompts, params, n=samples, seeds=seeds))
