@@ -111,7 +111,7 @@ class Extremes:
             return
         trained, count = tokens > 0, tokens.clamp(min=1)
         below = torch.where(
-            trained, (low * mask).sum(1) / count, torch.ones_like(count, dtype=low.dtype)
+            trained, (low * mask).sum(1) / count, torch.full_like(count, 2, dtype=low.dtype)
         ).min()
         above = ((high * mask).sum(1) / count).max()
         self.low = below if self.low is None else torch.minimum(self.low, below)
@@ -124,4 +124,8 @@ class Extremes:
         found = gather(torch.stack([self.low, -self.high])).view(-1, 2)
         self.low = self.high = None
         low, high = found.min(0).values
-        return {"clip_ratio/low_min": (low, 1.0), "clip_ratio/high_max": (-high, 1.0)}
+        trained = (low <= 1).double()  # 2 where no rank had a trained token
+        return {
+            "clip_ratio/low_min": (low * trained, trained),
+            "clip_ratio/high_max": (-high * trained, trained),
+        }
