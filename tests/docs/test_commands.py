@@ -58,7 +58,7 @@ def test_a_scripts_flags_are_understood(words):
 
 @pytest.mark.parametrize("block", RECIPES)
 def test_a_recipe_is_understood(block, tmp_path):
-    verb = re.search(r"trellis (sft|reward|ppo)", block.text)
+    verb = re.search(r"trellis (sft|reward|ppo|grpo|rloo)", block.text)
     assert verb, "a recipe's first line is a comment with the command that reads it"
     assert isinstance(yaml.safe_load(block.text), dict)
     path = tmp_path / "recipe.yaml"

@@ -89,6 +89,5 @@ def test_where_all_earn_the_same_nothing_is_learned(tmp_path, start, method):
 def test_a_constant_reward_does_not_teach_ppo_to_add(tmp_path, start):
     trainer = learn(tmp_path, start(0), "ppo", 0, no_opinion, max_steps=60)
     before = adds(AutoModelForCausalLM.from_pretrained(start(0)).eval(), start(0))
-    assert (
-        adds(trainer.policy, start(0)) < before + 0.05
-    )  # updates without a signal are noise: they can only unlearn
+    # Updates without a signal are noise: they can only unlearn.
+    assert adds(trainer.policy, start(0)) < before + 0.05
