@@ -38,10 +38,10 @@ class Work:
     cut_tokens: int = 0
     head_rows: int = 0
     trained_tokens: int = 0
-    paused: bool = field(default=False, repr=False)
-    step: set[Prompt] = field(default_factory=set, repr=False)
+    paused: bool = field(default=False, repr=False, compare=False)
+    step: set[Prompt] = field(default_factory=set, repr=False, compare=False)
     """Prompts that passes with gradients have read in this optimizer step."""
-    parts: set[Prompt] | None = field(default=None, repr=False)
+    parts: set[Prompt] | None = field(default=None, repr=False, compare=False)
     """Prompts that parts of the batch at hand have read, while one is scored in parts."""
 
     @property
