@@ -16,6 +16,14 @@ def test_a_pages_code_runs(page, desk):
 
 
 def test_there_is_code_on_the_pages_that_teach():
-    assert {"README", "sft", "reward", "ppo", "data_formats", "reward_functions", "checkpoints"} <= {
-        page.stem for page in WITH_CODE
-    }
+    assert {
+        "README",
+        "sft",
+        "reward",
+        "ppo",
+        "data_formats",
+        "reward_functions",
+        "checkpoints",
+        "grpo",
+        "rloo",
+    } <= {page.stem for page in WITH_CODE}
