@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from trellis.scoring.head import CHUNK_ELEMENTS, Transform, head_scores
+from trellis.scoring.head import Transform, head_scores
+from trellis.scoring.tiles import FEW_WORDS, TILE_ELEMENTS, Tiles, slices
 
 TRANSFORMS = [
     Transform(),
@@ -103,9 +104,13 @@ def test_one_parameter_alone_may_learn() -> None:
 
 
 @pytest.mark.parametrize("wrap", [False, True])
-def test_many_chunks_are_one(wrap: bool) -> None:
-    vocab, positions = 1 << 15, 600
-    assert vocab * positions > 2 * CHUNK_ELEMENTS["cpu"]
+@pytest.mark.parametrize(
+    ("vocab", "positions"), [(1 << 15, 600), (2_500, TILE_ELEMENTS["cpu"] // FEW_WORDS + 7)]
+)
+def test_many_tiles_are_one(wrap: bool, vocab: int, positions: int) -> None:
+    cut = Tiles.of(positions, vocab, torch.device("cpu"))
+    assert len(cut.words) > 1
+    assert len(cut.rows) == (2 if vocab < 1 << 15 else 1)
     head, hidden, targets = parts(bias=True, positions=positions, vocab=vocab)
     found = head_scores(Wrapped(head) if wrap else head, hidden, targets, TRANSFORMS[2], entropy=True)
     weights = torch.randn(2, positions, dtype=torch.float64)
@@ -149,3 +154,33 @@ def test_nothing_asked_nothing_made() -> None:
         "entropy": (0,),
         "hits": (0,),
     }
+
+
+def test_slices_cover_all_and_are_alike() -> None:
+    assert [range(100)[s] for s in slices(100, 33)] == [
+        range(0, 25),
+        range(25, 50),
+        range(50, 75),
+        range(75, 100),
+    ]
+    assert [(s.start, s.stop) for s in slices(0, 5)] == [(0, 0)]
+
+
+@pytest.mark.parametrize("nothing", [float("-inf"), torch.finfo(torch.float32).min])
+def test_a_tile_in_which_nothing_is_possible_weighs_nothing(nothing: float) -> None:
+    positions, tile = TILE_ELEMENTS["cpu"] // FEW_WORDS, FEW_WORDS
+    head, hidden = nn.Linear(4, 3 * tile), torch.randn(positions, 4)
+    targets = torch.randint(tile, 2 * tile, (positions,))
+    with torch.no_grad():
+        head.bias[:tile] = nothing
+        head.bias[2 * tile :] = nothing
+    z = head(hidden)[:, tile : 2 * tile].double()
+    p = z.softmax(-1)
+    found = head_scores(head, hidden, targets, Transform(), entropy=True, hits=True)
+    want = z.log_softmax(-1).gather(1, targets[:, None] - tile).squeeze(1)
+    torch.testing.assert_close(found["logps"].double(), want, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(found["entropy"].double(), -(p * p.log()).sum(1), atol=1e-5, rtol=1e-5)
+    assert torch.equal(found["hits"].bool(), z.argmax(-1) + tile == targets)
+    found["logps"].sum().backward()
+    assert head.weight.grad[:tile].abs().max() == 0
+    assert head.weight.grad.isfinite().all()

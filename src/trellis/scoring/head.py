@@ -1,8 +1,8 @@
 """The vocabulary head that returns log-probabilities instead of logits.
 
-Logits exist for a few rows at a time: a chunk is projected, reduced to its log-sum-exp, its target's logit, and (when asked) its
-entropy and its arg-max, and dropped. Backward projects the chunk again. Memory is that of one chunk, whatever the vocabulary,
-the batch or the length.
+Logits exist for a tile at a time, many rows by a part of the vocabulary: it is projected, folded into the rows' running
+log-sum-exp, target's logit, and (when asked) entropy and arg-max, and dropped. Backward projects the tile again. Memory is that
+of one tile, whatever the vocabulary, the batch or the length.
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-CHUNK_ELEMENTS = {"cpu": 1 << 23, "cuda": 1 << 26}
-"""Logits alive at once (float32), by device type: 32 MiB on a CPU, 256 MiB on a GPU."""
+from .tiles import Reduced, Running, Tiles, chunk_rows, reduce, within
 
 
 @dataclass(frozen=True)
@@ -38,10 +37,11 @@ class Transform:
             x.div_(self.softcap).tanh_().mul_(self.softcap)
         return x if self.temperature == 1.0 else x.div_(self.temperature)
 
-    def backward(self, grad: Tensor, z: Tensor | None) -> Tensor:
-        """dx from dz, in place; `z` are the transformed logits (needed for a soft-cap only)."""
-        grad.mul_(self.scale / self.temperature)
-        if self.softcap is not None and z is not None:
+    def backward(self, grad: Tensor, z: Tensor) -> Tensor:
+        """dx from dz, in place; `z` are the transformed logits (read for a soft-cap only)."""
+        if self.scale != self.temperature:
+            grad.mul_(self.scale / self.temperature)
+        if self.softcap is not None:
             grad.mul_(1 - (z * (self.temperature / self.softcap)) ** 2)
         return grad
 
@@ -49,41 +49,6 @@ class Transform:
 def wide(x: Tensor) -> Tensor:
     """`x` in float32, or as it is where it is float64: a float64 model is scored in float64."""
     return x if x.dtype == torch.float64 else x.float()
-
-
-def _chunk_rows(vocab: int, device: torch.device) -> int:
-    return max(1, CHUNK_ELEMENTS.get(device.type, CHUNK_ELEMENTS["cuda"]) // vocab)
-
-
-Reduced = tuple[Tensor, Tensor, Tensor | None, Tensor | None]
-
-
-def _reduce(z: Tensor, targets: Tensor, entropy: bool, hits: bool) -> Reduced:
-    """(log-prob of the target, log-sum-exp, entropy, hit) of logits [c, V], for autograd to differentiate."""
-    lse = z.logsumexp(-1)
-    logps = z.gather(-1, targets[:, None]).squeeze(-1) - lse
-    hit = (z.argmax(-1) == targets).to(z.dtype) if hits else None
-    if not entropy:
-        return logps, lse, None, hit
-    p = (z - lse[:, None]).exp()
-    return logps, lse, lse - (p * torch.where(p > 0, z, 0.0)).sum(-1), hit
-
-
-def _reduce_in_place(z: Tensor, targets: Tensor, entropy: bool, hits: bool) -> Reduced:
-    """`_reduce` where no gradient flows: the same numbers in fewer passes over [c, V]; overwrites z."""
-    top, best = z.max(-1) if hits else (z.amax(-1), None)
-    z.sub_(top[:, None])
-    picked = z.gather(-1, targets[:, None]).squeeze(-1)
-    e = z.exp() if entropy else z.exp_()
-    total = e.sum(-1)
-    log_total = total.log()
-    hit = (best == targets).to(z.dtype) if best is not None else None
-    spread = None
-    if entropy:
-        # A logit of −∞ has weight 0 in Σ e·z; exp() of the least finite number is 0 too.
-        z.clamp_(min=torch.finfo(z.dtype).min)
-        spread = log_total - torch.linalg.vecdot(e, z) / total
-    return picked - log_total, top + log_total, spread, hit
 
 
 def _product(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -95,7 +60,7 @@ def _product(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 @dataclass
 class _Gradients:
-    """What backward adds up, chunk by chunk; None where nothing is asked."""
+    """What backward adds up, tile by tile; None where nothing is asked."""
 
     hidden: Tensor | None
     weight: Tensor | None
@@ -106,21 +71,29 @@ class _Gradients:
         cls, needed: tuple[bool, ...], hidden: Tensor, weight: Tensor, bias: Tensor | None
     ) -> _Gradients:
         return cls(
-            torch.empty_like(hidden) if needed[0] else None,
-            torch.zeros_like(weight, dtype=_sum_dtype(weight)) if needed[1] else None,
+            torch.zeros_like(hidden, dtype=_sum_dtype(weight)) if needed[0] else None,
+            torch.empty_like(weight, dtype=_sum_dtype(weight)) if needed[1] else None,
             torch.zeros_like(bias, dtype=_sum_dtype(bias)) if bias is not None and needed[2] else None,
         )
 
-    def add(self, at: slice, dx: Tensor, hidden: Tensor, w: Tensor) -> None:
-        """The share of the rows `at`, from the gradient dx [c, V] of their logits."""
+    def add(self, at: slice, words: slice, dx: Tensor, hidden: Tensor, w: Tensor) -> None:
+        """The share of a tile, from the gradient dx [c, W] of its logits. The first rows come first for all words."""
         if self.hidden is not None:
-            self.hidden[at] = dx @ w
-        if self.weight is not None and self.weight.dtype == dx.dtype:
-            self.weight.addmm_(dx.T, hidden[at].to(dx.dtype))
-        elif self.weight is not None:  # half-precision products at their own speed, added up in float32
-            self.weight.add_(dx.T @ hidden[at].to(dx.dtype))
+            _add_product(self.hidden[at], dx, w, fresh=False)
+        if self.weight is not None:
+            _add_product(self.weight[words], dx.T, hidden.to(dx.dtype), fresh=at.start == 0)
         if self.bias is not None:
-            self.bias.add_(dx.sum(0, dtype=self.bias.dtype))
+            self.bias[words] += dx.sum(0, dtype=self.bias.dtype)
+
+
+def _add_product(total: Tensor, a: Tensor, b: Tensor, *, fresh: bool) -> None:
+    """total += a @ b; `fresh`: whatever `total` held is overwritten."""
+    if total.dtype == a.dtype:
+        total.addmm_(a, b, beta=0 if fresh else 1)
+    elif fresh:  # half-precision products at their own speed, added up in float32
+        total.copy_(a @ b)
+    else:
+        total.add_(a @ b)
 
 
 def _sum_dtype(x: Tensor) -> torch.dtype:
@@ -149,20 +122,25 @@ class _LinearLogProbs(torch.autograd.Function):
         device = hidden.device.type
         ctx.dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
         w, b = weight.to(ctx.dtype), None if bias is None else bias.to(ctx.dtype)
-        ctx.transform, ctx.rows = transform, _chunk_rows(weight.shape[0], hidden.device)
+        ctx.transform = transform
         needs = ctx.needs_input_grad
         jacobian = torch.empty_like(hidden) if needs[0] and not (needs[1] or needs[2]) else None
+        cut = Tiles.of if jacobian is None else Tiles.whole
+        ctx.tiles = cut(len(hidden), len(w), hidden.device)
         found: list[Reduced] = []
         with torch.autocast(device, enabled=False):
-            for start in range(0, len(hidden), ctx.rows):
-                at = slice(start, start + ctx.rows)
-                z = transform(_product(hidden[at], w, b))
-                kept = z.clone() if jacobian is not None else z
-                found.append(_reduce_in_place(z, targets[at], entropy, hits))
+            for at in ctx.tiles.rows:
+                running = Running(targets[at], wide(w[:0]).dtype, entropy, hits)
+                for words in ctx.tiles.words:
+                    z = transform(_product(hidden[at], w[words], None if b is None else b[words]))
+                    kept = z.clone() if jacobian is not None else z
+                    running.add(z, words.start)
+                found.append(running.reduced())
                 if jacobian is not None:
                     logps, lse = found[-1][:2]
-                    dz = _logit_gradient(kept, lse, targets[at], torch.ones_like(logps), None, None)
-                    jacobian[at] = transform.backward(dz, kept).to(ctx.dtype) @ w
+                    inside = within(targets[at], 0, len(w))
+                    dx = _product_gradient(kept, transform, lse, inside, torch.ones_like(logps))
+                    jacobian[at] = dx.to(ctx.dtype) @ w
         logps, lse, spread, hit = (None if c[0] is None else torch.cat(c) for c in zip(*found, strict=True))  # type: ignore[arg-type]
         ctx.save_for_backward(hidden, weight, bias, targets, lse, spread, jacobian)
         if hit is not None:
@@ -183,44 +161,45 @@ class _LinearLogProbs(torch.autograd.Function):
         w, b = weight.to(ctx.dtype), None if bias is None else bias.to(ctx.dtype)
         grads = _Gradients.asked(ctx.needs_input_grad, hidden, weight, bias)
         with torch.autocast(hidden.device.type, enabled=False):
-            for start in range(0, len(hidden), ctx.rows):
-                at = slice(start, start + ctx.rows)
-                z = ctx.transform(_product(hidden[at], w, b))
-                of_entropy = None if grad_entropy is None else grad_entropy[at]
-                dz = _logit_gradient(
-                    z,
-                    lse[at],
-                    targets[at],
-                    grad_logps[at],
-                    None if spread is None else spread[at],
-                    of_entropy,
-                )
-                grads.add(at, ctx.transform.backward(dz, z).to(ctx.dtype), hidden, w)
+            for at in ctx.tiles.rows:
+                of_entropy = None if grad_entropy is None else (spread[at], grad_entropy[at])
+                for words in ctx.tiles.words:
+                    part = w[words]
+                    z = ctx.transform(_product(hidden[at], part, None if b is None else b[words]))
+                    inside = within(targets[at], words.start, len(part))
+                    dx = _product_gradient(z, ctx.transform, lse[at], inside, grad_logps[at], of_entropy)
+                    grads.add(at, words, dx.to(ctx.dtype), hidden[at], part)
         return (
-            grads.hidden,
+            None if grads.hidden is None else grads.hidden.to(hidden.dtype),
             None if grads.weight is None else grads.weight.to(weight.dtype),
             None if grads.bias is None else grads.bias.to(bias.dtype),
             *[None] * 4,
         )
 
 
-def _logit_gradient(
+def _product_gradient(
     z: Tensor,
+    transform: Transform,
     lse: Tensor,
-    targets: Tensor,
+    inside: tuple[Tensor, Tensor],
     grad_logps: Tensor,
-    spread: Tensor | None,
-    grad_entropy: Tensor | None,
+    of_entropy: tuple[Tensor, Tensor] | None = None,
 ) -> Tensor:
-    """dz [c, V]: g·(onehot − p) for the log-probability, −g·p·(log p + H) for the entropy. Leaves z as it is."""
-    log_p = z - lse[:, None]
-    if spread is None or grad_entropy is None:
+    """[c, W]: the gradient of hidden @ weightᵀ, whose transformed logits z are overwritten.
+
+    dz is g·(onehot − p) for the log-probability, −g·p·(log p + H) for the entropy (H, g).
+    """
+    log_p = z.sub_(lse[:, None]) if transform.softcap is None else z - lse[:, None]
+    if of_entropy is None:
         dz = log_p.exp_().mul_(-grad_logps[:, None])
     else:
+        spread, grad_entropy = of_entropy
         p = log_p.exp()
         inner = log_p.clamp_(min=torch.finfo(log_p.dtype).min).add_(spread[:, None])
         dz = inner.mul_(grad_entropy[:, None]).add_(grad_logps[:, None]).mul_(p).neg_()
-    return dz.scatter_add_(1, targets[:, None], grad_logps[:, None].to(dz.dtype))
+    where, here = inside
+    dz.scatter_add_(1, where, torch.where(here, grad_logps, 0.0)[:, None].to(dz.dtype))
+    return transform.backward(dz, z)
 
 
 def head_scores(
@@ -248,10 +227,10 @@ def _module_scores(
     head: nn.Module, hidden: Tensor, targets: Tensor, transform: Transform, entropy: bool, hits: bool
 ) -> dict[str, Tensor]:
     def chunk(h: Tensor, y: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        logps, _, spread, hit = _reduce(transform(wide(head(h))), y, entropy, hits)
+        logps, _, spread, hit = reduce(transform(wide(head(h))), y, entropy, hits)
         return logps, spread, hit
 
-    rows = _chunk_rows(getattr(head, "out_features", 1 << 16), hidden.device)
+    rows = chunk_rows(getattr(head, "out_features", 1 << 16), hidden.device)
     found = [
         checkpoint(chunk, h, y, use_reentrant=False) if torch.is_grad_enabled() else chunk(h, y)
         for h, y in zip(hidden.split(rows), targets.split(rows), strict=True)
