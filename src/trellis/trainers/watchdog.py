@@ -54,9 +54,11 @@ class Watchdog:
             yield
             return
         self.beat("starting")
+        self._arm(timeout)  # the first thing that hangs may let no thread start
         watch = threading.Thread(
             target=self._watch, args=(timeout, over), daemon=True, name="trellis-watchdog"
         )
+        self._arm(timeout)  # here already: the first thing that runs may be such code
         watch.start()
         try:
             yield
@@ -65,15 +67,30 @@ class Watchdog:
             watch.join()
             faulthandler.cancel_dump_traceback_later()
 
-    def _watch(self, timeout: float, over: threading.Event) -> None:
+    def _arm(self, timeout: float) -> bool:
+        """Where a hang is to end the run: end it even if code never lets another thread run. Says whether it is."""
         ends = self.trainer.args.on_hang == "stop"
+        if ends:
+            faulthandler.dump_traceback_later(2 * timeout + 1, exit=True, file=STDERR)
+        return bool(ends)
+
+    @property
+    def _ends(self) -> bool:
+        return self.trainer.args.on_hang == "stop"
+
+    def _arm(self, timeout: float) -> None:
+        """For code that never lets another thread run, the watching one included."""
+        if self._ends:
+            faulthandler.dump_traceback_later(2 * timeout + 1, exit=True, file=STDERR)
+
+    def _watch(self, timeout: float, over: threading.Event) -> None:
+        ends = self._arm(timeout)
         while not over.wait(min(1.0, timeout / 4)):
-            if ends:  # for code that never lets another thread run, this one included
-                faulthandler.dump_traceback_later(2 * timeout + 1, exit=True, file=STDERR)
+            self._arm(timeout)
             quiet = time.monotonic() - self.at
             if quiet > timeout:
                 self._report(quiet)
-                if ends:
+                if self._ends:
                     os._exit(EXIT_HUNG)
                 self.at = time.monotonic()
 
