@@ -58,7 +58,6 @@ class Watchdog:
         watch = threading.Thread(
             target=self._watch, args=(timeout, over), daemon=True, name="trellis-watchdog"
         )
-        self._arm(timeout)  # here already: the first thing that runs may be such code
         watch.start()
         try:
             yield
@@ -74,15 +73,6 @@ class Watchdog:
             faulthandler.dump_traceback_later(2 * timeout + 1, exit=True, file=STDERR)
         return bool(ends)
 
-    @property
-    def _ends(self) -> bool:
-        return self.trainer.args.on_hang == "stop"
-
-    def _arm(self, timeout: float) -> None:
-        """For code that never lets another thread run, the watching one included."""
-        if self._ends:
-            faulthandler.dump_traceback_later(2 * timeout + 1, exit=True, file=STDERR)
-
     def _watch(self, timeout: float, over: threading.Event) -> None:
         ends = self._arm(timeout)
         while not over.wait(min(1.0, timeout / 4)):
@@ -90,7 +80,7 @@ class Watchdog:
             quiet = time.monotonic() - self.at
             if quiet > timeout:
                 self._report(quiet)
-                if self._ends:
+                if ends:
                     os._exit(EXIT_HUNG)
                 self.at = time.monotonic()
 
