@@ -20,7 +20,7 @@ check: $(READY)  ## format, lint, types and house rules
 	$(PY) -m pytest -q tests/house tests/api
 
 test: $(READY)  ## every test, the slow ones too
-	$(PY) -m pytest -q -n $(JOBS) --dist worksteal
+	$(PY) -m pytest -q -n $(JOBS) --dist worksteal --durations 40
 
 fast: $(READY)  ## every test but the slow ones
 	$(PY) -m pytest -q -n $(JOBS) --dist worksteal -m "not slow"
