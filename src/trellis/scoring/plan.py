@@ -18,6 +18,7 @@ from ..models import base_causal_lm
 from ..types import TokenBatch
 from .attention import install
 from .head import Transform, head_scores
+from .last_layer import read_at
 from .layout import LAYOUTS, Arranged
 
 logger = logging.getLogger(__name__)
@@ -55,10 +56,12 @@ def trunk_of(model: nn.Module) -> nn.Module:
     return base_causal_lm(model).base_model
 
 
-def trunk_states(model: nn.Module, arranged: Arranged) -> Tensor:
-    """[N, H]: the trunk's last hidden states over the arranged rows, flattened."""
-    out = trunk_of(model)(**arranged.inputs, use_cache=False)
-    return out.last_hidden_state.flatten(0, 1)
+def trunk_states(model: nn.Module, arranged: Arranged, wanted: Tensor) -> Tensor:
+    """[P, H]: the trunk's last hidden states over the arranged rows, flattened to [N, H], at the indices `wanted` [P]."""
+    trunk = trunk_of(model)
+    with read_at(trunk, wanted):
+        out = trunk(**arranged.inputs, use_cache=False)
+    return out.last_hidden_state.flatten(0, 1)[wanted]
 
 
 def plan_for(model: nn.Module, layout: str) -> Plan:
@@ -112,7 +115,7 @@ def _probe_batch(lm: nn.Module) -> TokenBatch:
         [(7 * i + 3 * r * (i >= PROBE_PROMPT) + 1) % vocab for i in range(n)]
         for r, n in enumerate(PROBE_LENGTHS)
     ]
-    marks = [[1] * n for n in PROBE_LENGTHS]
+    marks = [[int(i >= PROBE_PROMPT) for i in range(n)] for n in PROBE_LENGTHS]
     prompts = [PROBE_PROMPT] * len(ids)
     return TokenBatch.from_lists(ids, marks, group=[0] * len(ids), prompt_len=prompts).to(device)
 
@@ -138,11 +141,13 @@ def _difference(lm: nn.Module, layout: str) -> str:
 def _both_ways(lm: nn.Module, batch: TokenBatch, layout: str) -> tuple[Tensor, Tensor]:
     """(trunk and head in `layout`, the model's own forward): log-probabilities, or a classifier's hidden states."""
     arranged, plain = LAYOUTS[layout](batch), LAYOUTS["padded"](batch)
-    states = trunk_states(lm, arranged)[arranged.flat]
+    states = trunk_states(lm, arranged, arranged.flat)
     if (
         lm.get_output_embeddings() is None
     ):  # a classifier pools by its pad id, which the trunk does not depend on
-        return states, trunk_states(lm, plain)[plain.flat]
+        return states, trunk_of(lm)(**plain.inputs, use_cache=False).last_hidden_state.flatten(0, 1)[
+            plain.flat
+        ]
     targets = batch.input_ids.flatten()[arranged.place]
     found = head_scores(lm.get_output_embeddings(), states, targets, transform_of(lm.config, 1.0))["logps"]
     own = lm(**plain.inputs, use_cache=False).logits.flatten(0, 1)[plain.flat]

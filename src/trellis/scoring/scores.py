@@ -68,7 +68,7 @@ def _fused(
     value_head: nn.Module | None,
 ) -> Named:
     lm, arranged = base_causal_lm(model), plan.arrange(batch)
-    states = trunk_states(model, arranged)[arranged.flat]
+    states = trunk_states(model, arranged, arranged.flat)
     count(lm, batch, arranged.tokens, len(states))
     targets = batch.input_ids.flatten()[arranged.place]
     transform = transform_of(lm.config, temperature)
@@ -116,7 +116,7 @@ def token_values(model: nn.Module, batch: TokenBatch, *, layout: str = "auto") -
 
     def run(module: nn.Module) -> Named:
         arranged = plan_for(module, layout).arrange(batch)
-        states = trunk_states(module, arranged)[arranged.flat]
+        states = trunk_states(module, arranged, arranged.flat)
         count(base_causal_lm(module), batch, arranged.tokens)
         return {"values": _place(base_causal_lm(module).score(states).squeeze(-1), arranged, batch)}
 
@@ -137,7 +137,7 @@ def sequence_scores(model: nn.Module, batch: TokenBatch, *, layout: str = "auto"
             return {"scores": wide(logits).reshape(len(batch), -1)[:, 0]}
         arranged = plan_for(module, layout).arrange(batch)
         count(classifier, batch, arranged.tokens)
-        return {"scores": wide(classifier.score(trunk_states(module, arranged)[arranged.last])).squeeze(-1)}
+        return {"scores": wide(classifier.score(trunk_states(module, arranged, arranged.last))).squeeze(-1)}
 
     return inside(model, run)["scores"]
 
