@@ -1,4 +1,4 @@
-"""A long run in short: hundreds of tiny steps with sampling, judging, saving and evaluating, in which nothing may pile up."""
+"""A long run in short: thousands of tiny steps with sampling, judging, saving and evaluating, in which nothing may pile up."""
 
 import gc
 import os
@@ -12,7 +12,7 @@ from transformers import TrainerCallback
 
 from tests.resume import cases
 
-STEPS, EVERY, WARM = 400, 40, 160
+STEPS, EVERY, WARM = 1000, 100, 200
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -42,7 +42,7 @@ GRPO = {"max_completion_length": 4, "num_iterations": 2}
     ("build", "changes"), [(cases.ppo, PPO), (partial(cases.grouped, "GRPO"), GRPO)], ids=["ppo", "grpo"]
 )
 def test_nothing_piles_up(build, changes, tmp_path):
-    """Fault: hundreds of steps of PPO and GRPO with sampling, saving, evaluating, logging and a watchdog
+    """Fault: a thousand steps each of PPO and GRPO with sampling, saving, evaluating, logging and a watchdog
     Then: memory, open files, threads and tensors do not grow: the slope over steps is measured and bounded
     """
     trainer = build(
