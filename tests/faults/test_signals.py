@@ -29,6 +29,14 @@ def short(completions, **columns):
 """
 
 
+@pytest.fixture(autouse=True)
+def interruptible():
+    """A process that was started in the background of a shell ignores SIGINT, and so would its tests."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize(("case", "number"), [("sft", signal.SIGINT), ("ppo", signal.SIGTERM)])
 def test_stop_and_resume(case, number, tmp_path, capfd):
     """Fault: SIGTERM or SIGINT in the middle of a step

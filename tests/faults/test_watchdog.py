@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,6 +15,16 @@ from tests.ranks import free_port
 from trellis.trainers.watchdog import EXIT_HUNG, Watchdog
 
 SCRIPT = Path(__file__).with_name("hang.py")
+
+
+@contextmanager
+def ended(folder, how):
+    """A process of `hang.py`, which is gone afterwards whatever it did."""
+    with started(folder, how) as child:
+        try:
+            yield child
+        finally:
+            child.kill()
 
 
 def started(folder, how, **environment):
@@ -28,7 +38,7 @@ def test_a_reward_that_never_answers(tmp_path):
     """Fault: a reward function never answers (`hang_timeout` is set)
     Then: the run ends with status 124, after it said step, rank and phase and where every thread was
     """
-    with started(tmp_path, "waits") as child:
+    with ended(tmp_path, "waits") as child:
         _, said = child.communicate(timeout=200)
     assert child.returncode == EXIT_HUNG == 124
     assert "step 1, rank 0 of 1, while asking the rewards (hang_timeout=6)" in said
@@ -40,7 +50,7 @@ def test_code_that_lets_no_thread_run(tmp_path):
     """Fault: a reward function hangs in C code that lets no other thread run
     Then: the run ends all the same, with the stacks
     """
-    with started(tmp_path, "holds") as child:
+    with ended(tmp_path, "holds") as child:
         _, said = child.communicate(timeout=200)
     assert child.returncode == 1
     assert " in holds_everything" in said

@@ -53,15 +53,20 @@ def load_function(spec: str) -> Callable[..., Any]:
         ) from error
 
 
+def loaded(specs: Sequence[Any] | None) -> list[Any]:
+    """Every `FILE.py:NAME` and `package.module:NAME` as its function; names of ready rewards and models as they are."""
+    return [load_function(s) if isinstance(s, str) and ":" in s else s for s in specs or ()]
+
+
 def rewards(given: OnlineScriptArguments, default: str | None = None) -> list[Any]:
     """The reward model, where there is one, and the functions; `default` is the model where nothing is given.
 
     Raises ValueError when nothing scores.
     """
-    funcs: Sequence[str] = given.reward_funcs or ()
+    funcs = loaded(given.reward_funcs)
     model = given.reward_model_name_or_path or (None if funcs else default)
     found: list[Any] = [model] if model else []
-    found += [load_function(spec) if ":" in spec else spec for spec in funcs]
+    found += funcs
     if not found:
         raise ValueError(
             "nothing scores the completions: give --reward_funcs NAME … (accuracy, FILE.py:NAME …), or "

@@ -14,7 +14,7 @@ from .arguments import (
     get_dataset,
     get_peft_config,
 )
-from .online import OnlineScriptArguments, PPOScriptArguments, group_trainer, ppo_trainer
+from .online import OnlineScriptArguments, PPOScriptArguments, group_trainer, loaded, ppo_trainer
 from .parser import TrellisParser, config_path
 from .recipe import read_recipe
 from .replay import note_command
@@ -106,6 +106,8 @@ def _fine_tuner(verb: str, script: Any, args: Any, model: Any, mixture: Any) -> 
 def _online(verb: str, script: Any, args: Any, model: Any, mixture: Any, more: OnlineScriptArguments) -> Any:
     """The trainer of a verb that learns from what it samples."""
     trainer = _public(verb, "Trainer")
+    functions: Any = loaded(more.reward_funcs)  # what is missing is said before data is read
+    more.reward_funcs = functions
     if verb == "ppo":
         return ppo_trainer(trainer, args, model, more, _splits(script, mixture, args))
     return group_trainer(trainer, _model_name(model), args, model, more, _splits(script, mixture, args))

@@ -65,6 +65,7 @@ class HeldOut:
         found |= {
             f"rewards/{name}/mean": float(m)
             for name, m in zip(trainer.collector.means.rewards.names, means, strict=True)
+            if not m.isnan()  # it applied to none
         }
         if self.user_metrics is not None:
             columns = extra_columns(rows)
