@@ -87,6 +87,7 @@ class PPOTrainer(OnPolicyTrainer):
         )
         self.kl_coef = parts.args.kl_coef
         self.step_kl = torch.zeros(2, dtype=torch.float64)
+        self._divisor: Tensor | int | None = None
         super().__init__(
             **vars(parts),
             tables=parts.args.num_sample_generations,
@@ -163,23 +164,27 @@ class PPOTrainer(OnPolicyTrainer):
 
     def evaluate_tokens(self, model: nn.Module, batch: TokenBatch, *, entropy: bool) -> dict[str, Tensor]:
         """{"logps", "values", "entropy"?}, each [B, T]: policy and critic in one pass through the wrapper."""
-        temperature, layout = self.args.temperature, self.args.layout
 
         def run(ac: Any) -> dict[str, Tensor]:
-            head = ac.value_head
-            if head is not None and self.critic_only:
-                head = _Apart(head)
-            found = score(
-                ac.policy, batch, temperature=temperature, entropy=entropy, value_head=head, layout=layout
-            )
-            values = (
-                found.values if ac.value_model is None else token_values(ac.value_model, batch, layout=layout)
-            )
-            named = {"logps": found.logps, "values": values, "entropy": found.entropy}
-            return {name: x for name, x in named.items() if x is not None}
+            found = self.of_policy(ac, batch, entropy=entropy)
+            return found if ac.value_model is None else {**found, "values": self.of_critic(ac, batch)}
 
         with self.accelerator.autocast():
             return inside(model, run)
+
+    def of_policy(self, ac: ActorCritic, batch: TokenBatch, *, entropy: bool) -> dict[str, Tensor]:
+        """{"logps", "entropy"?, "values" of a head on the trunk}."""
+        head = ac.value_head
+        if head is not None and self.critic_only:
+            head = _Apart(head)
+        said = {"temperature": self.args.temperature, "layout": self.args.layout, "entropy": entropy}
+        found = score(ac.policy, batch, value_head=head, **said)
+        named = {"logps": found.logps, "values": found.values, "entropy": found.entropy}
+        return {name: x for name, x in named.items() if x is not None}
+
+    def of_critic(self, ac: ActorCritic, batch: TokenBatch) -> Tensor:
+        """[B, T]: the values of a critic of its own."""
+        return token_values(ac.value_model, batch, layout=self.args.layout)
 
     @property
     def critic_only(self) -> bool:
@@ -189,9 +194,27 @@ class PPOTrainer(OnPolicyTrainer):
     def items(self, batch: Rollout) -> Tensor:
         return batch.loss_mask.sum()
 
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: Any,
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        # Two models that share no weight need not keep what backward needs of both: the policy's part goes back first.
+        apart = model is self.actor_critic and self.actor_critic.value_model is not None
+        apart = apart and "lomo" not in str(self.args.optim)  # those step inside backward
+        self._divisor = num_items_in_batch if apart and torch.is_grad_enabled() else None
+        return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+
     def loss(self, model: nn.Module, batch: Rollout) -> LossOutput:
-        args, mask = self.args, batch.loss_mask
-        new = self.evaluate_tokens(model, batch, entropy=True)
+        args, mask, divisor = self.args, batch.loss_mask, self._divisor
+        self._divisor = None
+        if divisor is None:
+            new = self.evaluate_tokens(model, batch, entropy=True)
+        else:
+            with self.accelerator.autocast():
+                new = self.of_policy(self.actor_critic, batch, entropy=True)
         surrogate, ratio, clipped = clipped_surrogate(
             new["logps"],
             batch.old_logps,
@@ -199,11 +222,17 @@ class PPOTrainer(OnPolicyTrainer):
             cliprange=args.cliprange,
             dual_clip=args.dual_clip,
         )
+        policy = surrogate - args.entropy_coef * new["entropy"]
+        total = ((0.0 if self.critic_only else 1.0) * policy * mask).sum()
+        if divisor is not None:
+            self.accelerator.backward(total * self.accelerator.num_processes / divisor)
+            total, new = total.detach(), {name: x.detach() for name, x in new.items()}
+            with self.accelerator.autocast():
+                new["values"] = self.of_critic(self.actor_critic, batch)
         error, bounded = clipped_value(
             new["values"], batch.values, batch.returns, cliprange_value=args.cliprange_value
         )
-        policy = surrogate - args.entropy_coef * new["entropy"]
-        total = (((0.0 if self.critic_only else 1.0) * policy + args.vf_coef * error) * mask).sum()
+        total = total + (args.vf_coef * error * mask).sum()
         difference = new["logps"] - batch.old_logps
         metrics = minibatch_sums(
             mask, difference, ratio, new["entropy"], (surrogate, clipped), (error, bounded)
