@@ -1,0 +1,79 @@
+"""Models cut over processes by torch's `fully_shard` (FSDP2): parameters are DTensors, hooks gather them layer by layer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+HOOKS = (
+    "_forward_pre_hooks",
+    "_forward_hooks",
+    "_forward_pre_hooks_with_kwargs",
+    "_forward_hooks_with_kwargs",
+)
+
+
+@contextmanager
+def gathered(model: nn.Module, *, writeback: bool) -> Iterator[None]:
+    """Inside, every parameter is a plain one with all its values, and calling the model or a part of it gathers nothing."""
+    places = _places(model)
+    full = {id(p): _full(p) for _, _, p in places}
+    for module, name, parameter in places:
+        module._parameters[name] = full[id(parameter)]
+    hooks = _without_hooks(model)
+    try:
+        yield
+        if writeback:
+            for _, _, parameter in places:
+                _write(parameter, full[id(parameter)])
+    finally:
+        for module, name, parameter in places:
+            module._parameters[name] = parameter
+        for module, before in hooks:
+            module.__dict__.update(before)
+
+
+def _places(model: nn.Module) -> list[tuple[nn.Module, str, Any]]:
+    """Where parameters in pieces are registered; a tied one several times."""
+    return [
+        (module, name, parameter)
+        for module in model.modules()
+        for name, parameter in module._parameters.items()
+        if hasattr(parameter, "placements")
+    ]
+
+
+def _full(parameter: Any) -> nn.Parameter:
+    with torch.no_grad():
+        return nn.Parameter(parameter.detach().full_tensor(), requires_grad=parameter.requires_grad)
+
+
+@torch.no_grad()
+def _write(parameter: Any, full: Tensor) -> None:
+    """This process's piece of `full`, which all processes have alike, into `parameter`."""
+    from torch.distributed.tensor import distribute_tensor
+
+    piece = distribute_tensor(full.detach(), parameter.device_mesh, parameter.placements, src_data_rank=None)
+    parameter.to_local().copy_(piece.to_local())
+
+
+def _without_hooks(model: nn.Module) -> list[tuple[nn.Module, dict[str, Any]]]:
+    """Take FSDP's hooks away from the forward passes of `model` and its parts; returns what they had before."""
+    before = []
+    for module in model.modules():
+        mine = {name: getattr(module, name) for name in HOOKS}
+        theirs = {i for hooks in mine.values() for i, hook in hooks.items() if _is_fsdp(hook)}
+        if theirs:
+            before.append((module, mine))
+            for name, hooks in mine.items():
+                kept = type(hooks)((i, hook) for i, hook in hooks.items() if i not in theirs)
+                module.__dict__[name] = kept
+    return before
+
+
+def _is_fsdp(hook: Any) -> bool:
+    return (getattr(hook, "__module__", None) or "").startswith("torch.distributed.fsdp")
