@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.ranks import run_ranks
+from tests.ranks import run_ranks, torchrun
 
 
 def share(offset: float) -> dict[str, Any]:
@@ -21,13 +21,15 @@ def share(offset: float) -> dict[str, Any]:
 
 
 def fail_on_one() -> None:
-    """Rank 1 fails."""
+    """Rank 1 fails, and rank 0 would wait for it."""
     if os.environ["RANK"] == "1":
         raise ValueError("planted on rank 1")
+    torch.distributed.init_process_group("gloo")
 
 
-def test_each_rank_answers_in_order():
-    found = run_ranks(share, 2, offset=10.0)
+@pytest.mark.parametrize("launch", [run_ranks, torchrun])
+def test_each_rank_answers_in_order(launch):
+    found = launch(share, 2, offset=10.0)
     assert [answer["rank"] for answer in found] == [0, 1]
     assert [float(answer["total"]) for answer in found] == [21.0, 21.0]
     assert {answer["threads"] for answer in found} == {1}
