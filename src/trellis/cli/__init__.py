@@ -33,6 +33,7 @@ def usage() -> str:
         f"verbs:\n{verbs}\n\n"
         "  trellis VERB --help            the flags of a verb, the essential ones first\n"
         "  trellis VERB --config r.yaml   the same flags from a recipe; flags given as well win\n"
+        "  trellis VERB … --nproc N       in N processes, --accelerate ddp|fsdp2|zero2|zero3 over them\n"
         "  trellis --version\n"
     )
 
@@ -53,7 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     if verb in ("env", "demo", "replay", "vllm-serve"):
         return import_module(f".{verb.replace('-', '_')}", __name__).main(args)
-    return import_module(".train", __name__).main(verb, args)
+    status, words = import_module(".launch", __name__).main(verb, args)
+    return import_module(".train", __name__).main(verb, words) if status is None else status
 
 
 def _unknown(verb: str) -> int:

@@ -14,6 +14,7 @@ from .arguments import (
     get_dataset,
     get_peft_config,
 )
+from .launch import HELP, requested
 from .online import OnlineScriptArguments, PPOScriptArguments, group_trainer, loaded, ppo_trainer
 from .parser import TrellisParser, config_path
 from .recipe import read_recipe
@@ -119,9 +120,14 @@ def parse(verb: str, argv: Sequence[str]) -> tuple[TrellisParser, tuple[Any, ...
     if verb in ONLINE:
         kinds.append(ONLINE[verb])
     parser = TrellisParser(
-        kinds, essentials=ESSENTIALS[verb], prog=f"trellis {verb}", verb=verb, verbs=tuple(ESSENTIALS)
+        kinds,
+        essentials=ESSENTIALS[verb],
+        prog=f"trellis {verb}",
+        verb=verb,
+        verbs=tuple(ESSENTIALS),
+        epilog=HELP,
     )
-    return parser, parser.parse_args_and_config(argv)
+    return parser, parser.parse_args_and_config(requested(argv)[1])
 
 
 def finish(trainer: Any, args: Any) -> None:
@@ -131,7 +137,8 @@ def finish(trainer: Any, args: Any) -> None:
     trainer.save_model()
     if args.push_to_hub:
         trainer.push_to_hub()
-    print(f"trellis: saved in {args.output_dir}", file=sys.stderr)
+    if args.process_index == 0:
+        print(f"trellis: saved in {args.output_dir}", file=sys.stderr)
 
 
 def main(verb: str, argv: Sequence[str]) -> int:

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from transformers import Trainer, TrainerCallback, set_seed
+from transformers import TrainerCallback, set_seed
 
 from .. import checkpoint
 from ..metrics import Meter, Metric
@@ -27,14 +27,16 @@ from .given import Given, OnTrainBegin
 from .memory import Memory
 from .order import endless, seeded
 from .own_rows import Held, swapped
-from .running import load_running, running_state, tokens_in
+from .running import load_running, operations, running_state, tokens_in
 from .saving import Saving, require_finite, trained
+from .sharding import ShardedTrainer
 from .signals import Boundary, Signals
 from .step import Step
 from .watchdog import Watchdog
+from .world import World
 
 
-class PostTrainer(Trainer):
+class PostTrainer(ShardedTrainer):
     """The base of all trainers. A trainer prepares its data and model, then says three things:
 
     `collate(rows)` → a batch; `items(batch)` → how many items its loss is summed over; `loss(model, batch)` → LossOutput, a sum.
@@ -81,7 +83,7 @@ class PostTrainer(Trainer):
         )
         self.given.put_back(model)
         self.loss_is_scaled_for_ga = True
-        for callback in (OnTrainBegin(self), History(), RunRecord(self), Boundary(self)):
+        for callback in (OnTrainBegin(self), World(self), History(), RunRecord(self), Boundary(self)):
             self.add_callback(callback)
 
     # ---- what a trainer says -------------------------------------------------------------------------------------------
@@ -192,8 +194,7 @@ class PostTrainer(Trainer):
         return inputs.to(self.args.device) if isinstance(inputs, Record) else super()._prepare_inputs(inputs)
 
     def floating_point_ops(self, inputs: Any) -> int:
-        tokens = getattr(inputs, "tokens", inputs)
-        return 6 * int(tokens.attention_mask.sum()) * sum(p.numel() for p in self.model.parameters())
+        return operations(self.model, inputs)
 
     def _track_num_input_tokens(self, inputs: Any) -> None:
         kind = self.args.include_num_input_tokens_seen
@@ -290,7 +291,7 @@ class PostTrainer(Trainer):
         require_finite(trained(self.model) if state_dict is None else state_dict.items())
         folder = Path(output_dir or self.args.output_dir)
         folder.mkdir(parents=True, exist_ok=True)
-        self.save_parts(folder, state_dict)
+        self.saving.parts(folder, state_dict)
         if self.processing_class is not None:
             self.processing_class.save_pretrained(str(folder))
         checkpoint.seal(folder, self.args)

@@ -18,6 +18,7 @@ from transformers.utils import is_torch_bf16_gpu_available
 
 from .old_names import HF_OLD_NAMES, Old, closest, translate
 from .unused import EVERYWHERE, refuse_unused
+from .world import asked_precision, check_size, prepare
 
 T = TypeVar("T", bound=type)
 C = TypeVar("C", bound="TrellisConfig")
@@ -134,11 +135,13 @@ class TrellisConfig(TrainingArguments):
         check_choices(self)
         self._check_faults()
         refuse_unused(self)
+        prepare(self)
         self._choose_precision()
         self._choose_checkpointing()
         if self.dataloader_pin_memory is None:
             self.dataloader_pin_memory = self._accelerated
         super().__post_init__()
+        check_size(self)
         self._announce()
 
     @property
@@ -171,8 +174,10 @@ class TrellisConfig(TrainingArguments):
 
     def _choose_precision(self) -> None:
         able = self._accelerated and is_torch_bf16_gpu_available()
-        if self.bf16 is None:
-            self.bf16 = able and not self.fp16
+        if self.bf16 is None and not self.fp16:
+            self.bf16, self.fp16 = asked_precision("bf16", able), asked_precision("fp16", False)
+        elif self.bf16 is None:
+            self.bf16 = False
         elif self.bf16 and not able and not self.use_cpu:
             raise ValueError(
                 "bf16=True, but this machine has no accelerator that computes in bfloat16. Leave bf16 out "

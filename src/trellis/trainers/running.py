@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def running_state(trainer: Any) -> dict[str, Any]:
@@ -37,3 +37,9 @@ def tokens_in(batch: Any, kind: str) -> Tensor:
     """Scalar: the batch's positions ("all"), or those with a token ("non_padding")."""
     mask = getattr(batch, "tokens", batch).attention_mask
     return mask.sum() if kind == "non_padding" else torch.tensor(mask.numel(), device=mask.device)
+
+
+def operations(model: nn.Module, batch: Any) -> int:
+    """Multiplications and additions of a forward and backward pass, about: 6 per token and weight."""
+    tokens = getattr(batch, "tokens", batch)
+    return 6 * int(tokens.attention_mask.sum()) * sum(p.numel() for p in model.parameters())
