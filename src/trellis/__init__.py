@@ -32,7 +32,9 @@ _HOME = {
     "ScriptArguments": "cli.arguments",
     "DatasetMixtureConfig": "cli.arguments",
     "get_dataset": "cli.arguments",
+    "get_kbit_device_map": "cli.arguments",
     "get_peft_config": "cli.arguments",
+    "get_quantization_config": "cli.arguments",
     "TrellisParser": "cli.parser",
     "TrlParser": "cli.parser",
 }
@@ -54,7 +56,9 @@ if TYPE_CHECKING:
         ModelConfig,
         ScriptArguments,
         get_dataset,
+        get_kbit_device_map,
         get_peft_config,
+        get_quantization_config,
     )
     from .cli.parser import TrellisParser, TrlParser
     from .trainers.cpo import CPOConfig, CPOTrainer

@@ -19,6 +19,7 @@ VERBS = {
     "rloo": "RLOO, the same with a leave-one-out baseline",
     "ppo": "PPO with a critic, against the same rewards",
     "vllm-serve": "a vLLM on other GPUs that samples for a training (needs the extra vllm)",
+    "merge": "an adapter folded into its base: one stock model, opened again and compared",
     "replay": "a run again, from the record in its directory, and whether the same came of it",
     "env": "versions of everything that matters in a bug report, and what is missing",
 }
@@ -52,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _unknown(verb)
     from importlib import import_module
 
-    if verb in ("env", "demo", "replay", "vllm-serve"):
+    if verb in ("env", "demo", "merge", "replay", "vllm-serve"):
         return import_module(f".{verb.replace('-', '_')}", __name__).main(args)
     status, words = import_module(".launch", __name__).main(verb, args)
     return import_module(".train", __name__).main(verb, words) if status is None else status

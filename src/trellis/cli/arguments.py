@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from ..models.quantized import require_bitsandbytes
 from ..trainers.config import check_choices, config, option
 from ..trainers.old_names import Old, closest, refused
 
@@ -78,12 +79,14 @@ class ModelConfig:
 
     def init_kwargs(self) -> dict[str, Any]:
         """Keyword arguments for `from_pretrained`."""
+        quantization = get_quantization_config(self)
         wanted = {
             "revision": self.model_revision if self.model_revision != "main" else None,
             "dtype": self.dtype,
             "trust_remote_code": self.trust_remote_code or None,
             "attn_implementation": self.attn_implementation,
-            "quantization_config": get_quantization_config(self),
+            "quantization_config": quantization,
+            "device_map": None if quantization is None else get_kbit_device_map(),
         }
         return {name: value for name, value in wanted.items() if value is not None}
 
@@ -133,9 +136,10 @@ def _part(entry: Any) -> DatasetConfig:
 
 
 def get_quantization_config(model_args: ModelConfig) -> Any | None:
-    """The bitsandbytes settings that `model_args` asks for, or None."""
+    """The bitsandbytes settings that `model_args` asks for, or None. Raises ImportError where bitsandbytes is missing."""
     if not (model_args.load_in_4bit or model_args.load_in_8bit):
         return None
+    require_bitsandbytes("load_in_8bit" if model_args.load_in_8bit else "load_in_4bit")
     from transformers import BitsAndBytesConfig
 
     if model_args.load_in_8bit:
@@ -149,10 +153,27 @@ def get_quantization_config(model_args: ModelConfig) -> Any | None:
     )
 
 
+def get_kbit_device_map() -> dict[str, int] | None:
+    """Where a quantised model goes, {"": this process's accelerator}; None on a CPU."""
+    import torch
+    from accelerate import PartialState
+
+    on_accelerator = torch.cuda.is_available() or torch.xpu.is_available()
+    return {"": PartialState().local_process_index} if on_accelerator else None
+
+
 def get_peft_config(model_args: ModelConfig) -> PeftConfig | None:
-    """The LoRA settings that `model_args` asks for, or None without `use_peft`."""
+    """The LoRA settings that `model_args` asks for, or None without `use_peft`.
+
+    Raises ValueError for settings that peft would refuse when the model has been loaded.
+    """
     if not model_args.use_peft:
         return None
+    if model_args.lora_target_parameters and model_args.lora_dropout:
+        raise ValueError(
+            f"lora_target_parameters={model_args.lora_target_parameters}: adapters of bare parameters know no dropout, found "
+            f"lora_dropout={model_args.lora_dropout}; write --lora_dropout 0"
+        )
     from peft import LoraConfig
 
     wanted = {

@@ -1,8 +1,9 @@
 """Models: loading them, adapting them, the frozen reference, and the critic."""
 
-from .adapters import add_adapter, is_peft
+from .adapters import adapted_modules, add_adapter, is_peft
 from .critic import ActorCritic
 from .embeddings import fit_embeddings
+from .export import merge_adapter
 from .load import load_causal_lm, load_classifier, load_tokenizer
 from .modules import (
     base_causal_lm,
@@ -13,14 +14,17 @@ from .modules import (
     unwrap,
 )
 from .reference import Reference
+from .saved import check_saved
 from .tokens import distinct_pad
 from .wide_head import widen_head
 
 __all__ = [
     "ActorCritic",
     "Reference",
+    "adapted_modules",
     "add_adapter",
     "base_causal_lm",
+    "check_saved",
     "classifier_head",
     "disable_dropout",
     "distinct_pad",
@@ -30,6 +34,7 @@ __all__ = [
     "load_causal_lm",
     "load_classifier",
     "load_tokenizer",
+    "merge_adapter",
     "shares_parameters",
     "unwrap",
     "widen_head",

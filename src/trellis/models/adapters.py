@@ -11,6 +11,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from .quantized import made_trainable
+
 
 def is_peft(model: Any) -> bool:
     """Whether `model` is a peft model (asked without importing peft)."""
@@ -21,7 +23,8 @@ def add_adapter(model: nn.Module, peft_config: Any, task_type: str) -> nn.Module
     """`model` with a fresh adapter, or itself when `peft_config` is None; the caller's config is not changed.
 
     task_type: "CAUSAL_LM" or "SEQ_CLS" (which also trains and saves the classifier's head). A config that names another one is
-    corrected with a warning. Raises ValueError when the model has an adapter already, TypeError for what is not a config.
+    corrected with a warning; a quantised model is made ready for training. Raises ValueError when the model has an adapter
+    already, TypeError for what is not a config.
     """
     if peft_config is None:
         return model
@@ -34,7 +37,8 @@ def add_adapter(model: nn.Module, peft_config: Any, task_type: str) -> nn.Module
     if is_peft(model):
         raise ValueError(
             "the model has an adapter already and peft_config asks for another one; leave peft_config out to train the one "
-            "it has, or pass model.merge_and_unload() to start a new one on top of it"
+            "it has. For a new one on top of it, fold it in first (trellis merge ADAPTER --out DIRECTORY) and train on what "
+            "that wrote: a saved adapter names its base, which must exist"
         )
     config = copy.deepcopy(peft_config)
     if config.task_type not in (None, task_type):
@@ -44,7 +48,7 @@ def add_adapter(model: nn.Module, peft_config: Any, task_type: str) -> nn.Module
         )
     config.task_type = task_type
     with _without_peft_noise():
-        return get_peft_model(model, config)
+        return get_peft_model(made_trainable(model), config)
 
 
 def load_adapter(base: nn.Module, directory: Path) -> nn.Module:
@@ -73,6 +77,28 @@ def adapter_parameters(model: nn.Module, name: str) -> dict[str, nn.Parameter]:
     if model.peft_config[name].is_prompt_learning:
         return dict(model.prompt_encoder[name].named_parameters(prefix=f"prompt_encoder.{name}"))
     return {n: p for n, p in model.named_parameters() if name in n.split(".")}
+
+
+def adapted_modules(model: nn.Module) -> list[dict[str, list[nn.Parameter]]]:
+    """Of each peft model in `model`: the trainable parameters of its adapters by the name of the module they sit on.
+
+    Where an adapter sits on no module (prompt learning), all of them under the name of the whole.
+    """
+    found = []
+    for part in (m for m in model.modules() if is_peft(m)):
+        from peft.tuners.tuners_utils import BaseTunerLayer
+        from peft.utils.other import AuxiliaryTrainingWrapper
+
+        owners = {id(p): type(part).__name__ for p in part.parameters()}
+        for name, module in part.named_modules():
+            if isinstance(module, BaseTunerLayer | AuxiliaryTrainingWrapper):
+                owners.update((id(p), name.removeprefix("base_model.model.")) for p in module.parameters())
+        modules: dict[str, list[nn.Parameter]] = {}
+        for parameter in part.parameters():
+            if parameter.requires_grad:
+                modules.setdefault(owners[id(parameter)], []).append(parameter)
+        found.append(modules)
+    return [modules for modules in found if modules]
 
 
 def is_fresh(model: nn.Module, name: str) -> bool:

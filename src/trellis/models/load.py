@@ -15,6 +15,7 @@ from torch import nn
 
 from .adapters import add_adapter, is_peft, load_adapter, merged
 from .modules import base_causal_lm, classifier_head
+from .quantized import check_quantization
 
 logger = logging.getLogger(__name__)
 _CONFIG_KWARGS = ("revision", "trust_remote_code", "token", "cache_dir", "subfolder", "local_files_only")
@@ -124,11 +125,12 @@ def _from_name(auto: Any, name: str | os.PathLike, init_kwargs: dict[str, Any] |
     if (path / "adapter_config.json").is_file():
         return load_adapter(_from_name(auto, _adapter_base(path), init_kwargs, **more), path)
     kwargs = dict(init_kwargs or {})
+    check_quantization(kwargs.get("quantization_config"))
     asked = kwargs.pop("torch_dtype", None)
     asked = kwargs.pop("dtype", None) or asked
     if asked is None:
         _announce(name, kwargs)
-    return _pretrained(auto, name, {"dtype": _dtype(asked), **kwargs, **more}, "model")
+    return _pretrained(auto, name, {"dtype": dtype_of(asked), **kwargs, **more}, "model")
 
 
 def _announce(name: str | os.PathLike, kwargs: dict[str, Any]) -> None:
@@ -144,7 +146,8 @@ def _announce(name: str | os.PathLike, kwargs: dict[str, Any]) -> None:
         )
 
 
-def _dtype(asked: Any) -> Any:
+def dtype_of(asked: Any) -> Any:
+    """A torch dtype (or "auto") from its name, float32 from None. Raises ValueError for another name."""
     if asked is None or isinstance(asked, torch.dtype):
         return asked or torch.float32
     found = asked if asked == "auto" else getattr(torch, str(asked).removeprefix("torch."), None)

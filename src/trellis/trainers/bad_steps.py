@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from .. import checkpoint
+from .alive import Alive
 from .diagnosis import diagnose, tensors_of
 
 logger = logging.getLogger(__name__)
@@ -23,6 +24,7 @@ class BadSteps:
     def __init__(self, trainer: Any) -> None:
         self.trainer = trainer
         self.count = 0
+        self._adapters = Alive(trainer)
 
     def judge(self, model: nn.Module, norm: Any) -> None:
         """Called with the step's gradient norm right before the optimizer moves; every rank decides alike.
@@ -40,6 +42,8 @@ class BadSteps:
         scaled = trainer.accelerator.scaler is not None
         if any_loss or not (scaled or norm is None or math.isfinite(float(norm))):
             self._answer(model, norm, mine or not any_loss)
+        else:
+            self._adapters.look(model)
         trainer.current.clear()
 
     def _answer(self, model: nn.Module, norm: Any, mine: bool) -> None:

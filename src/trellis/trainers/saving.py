@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from .. import checkpoint
+from ..models import check_saved
 
 logger = logging.getLogger(__name__)
 
@@ -24,6 +25,7 @@ class Saving:
         self.trainer = trainer
         self.aside: Path | None = None
         self.last: Path | None = None
+        self._said: set[str] = set()
 
     def __call__(self, write: Callable[[], None], run_dir: str) -> None:
         """Save what `write` writes (it asks `aside` where to) and the trainer's own state, then let old checkpoints go.
@@ -45,6 +47,14 @@ class Saving:
         if trainer.args.should_save:
             limit, best = trainer.args.save_total_limit, trainer.state.best_model_checkpoint
             checkpoint.rotate(run_dir, limit, protect=best, written=name)
+
+    def parts(self, folder: Path, state: dict[str, Tensor] | None) -> None:
+        """Write the trained weights and read adapters back. Raises RuntimeError when what lies there is not what is in memory."""
+        self.trainer.save_parts(folder, state)
+        for note in check_saved(self.trainer.model, folder, state):
+            if note not in self._said:
+                logger.warning("%s", note)
+            self._said.add(note)
 
     def _write(self, write: Callable[[], None], run_dir: str, name: str) -> None:
         trainer, step = self.trainer, self.trainer.state.global_step
