@@ -39,8 +39,8 @@ def asked_precision(name: str, default: bool) -> bool:
 def prepare(args: Any) -> None:
     """Before devices are set up: ranks on a machine without GPUs meet over gloo. Raises ValueError for what could not come up."""
     launched = int(os.environ.get("LOCAL_RANK", -1)) != -1
-    if launched and not args.use_cpu and not torch.accelerator.is_available() and sharding(args) == "ddp":
-        args.use_cpu = True  # otherwise each process would be a training of its own
+    if launched and not args.use_cpu and not torch.accelerator.is_available() and sharding(args) != "fsdp":
+        args.use_cpu = True  # otherwise each process would be a training of its own, under DeepSpeed too
     ranks, cards = int(os.environ.get("LOCAL_WORLD_SIZE", 1)), torch.accelerator.device_count()
     if launched and not args.use_cpu and 0 < cards < ranks:
         raise ValueError(
@@ -63,11 +63,6 @@ def _check_sharding(args: Any) -> None:
             "FSDP was asked for on CPUs, where accelerate would train whole copies (DDP) without a word. Ask for copies "
             "(--accelerate ddp; in a config file distributed_type: MULTI_GPU) or for DeepSpeed (--accelerate zero3), which "
             "also runs on CPUs"
-        )
-    if asked == "deepspeed" and args.use_cpu:
-        raise ValueError(
-            "DeepSpeed was asked for, and use_cpu makes accelerate train whole copies (DDP) without a word. Leave --use_cpu out: "
-            "where there is no GPU, DeepSpeed runs on the CPU by itself"
         )
 
 
