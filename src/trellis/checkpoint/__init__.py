@@ -4,6 +4,7 @@ from them."""
 from .arguments import ARGS_FILE, REDACTED, redacted, seal, write_args_json
 from .choose import newest_whole, resolve_resume, rotate
 from .manifest import MANIFEST, read_manifest, verify, versions
+from .sharded import in_pieces, load_optimizer, save_optimizer
 from .staging import recover, staged
 from .state import check_loaded, load_state, save_state
 
@@ -12,6 +13,8 @@ __all__ = [
     "MANIFEST",
     "REDACTED",
     "check_loaded",
+    "in_pieces",
+    "load_optimizer",
     "load_state",
     "newest_whole",
     "read_manifest",
@@ -19,6 +22,7 @@ __all__ = [
     "redacted",
     "resolve_resume",
     "rotate",
+    "save_optimizer",
     "save_state",
     "seal",
     "staged",

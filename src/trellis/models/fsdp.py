@@ -17,6 +17,11 @@ HOOKS = (
 )
 
 
+def gathers(module: nn.Module) -> bool:
+    """Whether calling the module gathers its parameters first."""
+    return any(map(_is_fsdp, module._forward_pre_hooks.values()))
+
+
 @contextmanager
 def gathered(model: nn.Module, *, writeback: bool) -> Iterator[None]:
     """Inside, every parameter is a plain one with all its values, and calling the model or a part of it gathers nothing."""

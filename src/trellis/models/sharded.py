@@ -39,6 +39,15 @@ def whole(model: nn.Module, *, writeback: bool = False) -> Iterator[None]:
             )
 
 
+def one_by_one(parameters: Iterable[tuple[str, nn.Parameter]]) -> Iterator[tuple[str, Tensor]]:
+    """Named parameters, each in full while it is its turn; all processes go through them together."""
+    for name, parameter in parameters:
+        holder = nn.Module()
+        holder.register_parameter("parameter", parameter)
+        with _gathered(holder, False):
+            yield name, holder.parameter  # type: ignore[misc]
+
+
 def _gathered(model: nn.Module, writeback: bool) -> Any:
     kind = sharding_of(model)
     if kind == "fsdp2":

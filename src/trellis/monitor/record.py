@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from transformers import TrainerCallback
 
 from ..checkpoint import redacted, versions
+from ..models.sharded import one_by_one, sharding_of
 
 RECORD = "run.json"
 FORMAT = 1
@@ -59,9 +60,12 @@ class RunRecord(TrainerCallback):
         write_record(args.output_dir, self.record)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        model = self.trainer.accelerator.unwrap_model(self.trainer.model)
+        if not state.is_world_process_zero and not sharding_of(model):
+            return
+        weights = weights_hash(model)
         if not state.is_world_process_zero:
             return
-        weights = weights_hash(self.trainer.accelerator.unwrap_model(self.trainer.model))
         self.record["result"] = {"steps": state.global_step, "weights": weights}
         write_record(args.output_dir, self.record)
 
@@ -92,7 +96,7 @@ def read_record(folder: str | os.PathLike[str]) -> dict[str, Any]:
 def weights_hash(model: nn.Module) -> str:
     """SHA-256 of the trained weights: names, shapes, types and bytes, in the order of the names."""
     found = hashlib.sha256()
-    for name, weight in sorted((n, p) for n, p in model.named_parameters() if p.requires_grad):
+    for name, weight in one_by_one(sorted((n, p) for n, p in model.named_parameters() if p.requires_grad)):
         found.update(f"{name} {tuple(weight.shape)} {weight.dtype}\n".encode())
         found.update(_bytes(weight.detach()))
     return found.hexdigest()

@@ -10,7 +10,8 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from ..models import unwrap
+from ..models import unwrap, zero
+from ..models.fsdp import gathers
 
 Named = dict[str, Tensor]
 
@@ -18,8 +19,24 @@ Named = dict[str, Tensor]
 def inside(model: nn.Module, fn: Callable[[nn.Module], Named]) -> Named:
     """`fn(module)` with the module that `model` wraps, run within the wrapper's forward; returns its dict of tensors."""
     root = unwrap(model)
-    if root is model:
+    if root is not model:
+        return _in_place_of_forward(model, root, fn)
+    if zero.gathers(root):
+        return _in_place_of_forward(root, root, fn)
+    if not gathers(root):
         return fn(root)
+    kept: Named = {}
+
+    def run(module: nn.Module) -> Named:
+        # Not views: FSDP hangs its hooks on what comes out.
+        kept.update({name: x if x._base is None else x.clone() for name, x in fn(module).items()})
+        return kept
+
+    _in_place_of_forward(root, root, run)
+    return kept  # what FSDP hands back it may have cast to half precision
+
+
+def _in_place_of_forward(model: nn.Module, root: nn.Module, fn: Callable[[nn.Module], Named]) -> Named:
     had, before = "forward" in root.__dict__, root.__dict__.get("forward")
 
     def restore() -> None:

@@ -72,7 +72,10 @@ def _fused(
     count(lm, batch, arranged.tokens, len(states))
     targets = batch.input_ids.flatten()[arranged.place]
     transform = transform_of(lm.config, temperature)
-    found = head_scores(lm.get_output_embeddings(), states, targets, transform, entropy=entropy, hits=hits)
+    found = inside(
+        lm.get_output_embeddings(),
+        lambda head: head_scores(head, states, targets, transform, entropy=entropy, hits=hits),
+    )
     if value_head is not None:
         found["values"] = _values(value_head, states)
     return {name: _place(values, arranged, batch) for name, values in found.items()}

@@ -1,0 +1,84 @@
+"""What changes in Hugging Face's loop where a model's weights lie in pieces on several processes: coming up, saving, resuming."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
+from transformers import Trainer
+
+from .. import checkpoint
+from ..models.sharded import whole
+from .own_rows import swapped
+
+SCHEDULER = "scheduler.pt"
+
+
+class ShardedTrainer(Trainer):
+    """Trains with FSDP2 where accelerate was asked for it, on a CPU too.
+
+    A checkpoint holds the whole model as stock transformers reads it, written by one process, and the optimizer in pieces; it can
+    be resumed by any number of processes, sharded or not.
+    """
+
+    def create_accelerator_and_postprocess(self) -> None:
+        super().create_accelerator_and_postprocess()
+        self.is_fsdp_enabled = enter_fsdp(self.accelerator, self.args)
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        if not self.is_fsdp_enabled:
+            super()._save_optimizer_and_scheduler(output_dir)
+            return
+        checkpoint.save_optimizer(self.model, self.optimizer.optimizer, output_dir)
+        if self.args.should_save:
+            torch.save(self.lr_scheduler.state_dict(), Path(output_dir, SCHEDULER))
+
+    def _load_optimizer_and_scheduler(self, checkpoint_dir: str | None) -> None:
+        if checkpoint_dir is None or not (self.is_fsdp_enabled or checkpoint.in_pieces(checkpoint_dir)):
+            super()._load_optimizer_and_scheduler(checkpoint_dir)
+            return
+        optimizer = getattr(self.optimizer, "optimizer", self.optimizer)
+        checkpoint.load_optimizer(self.model, optimizer, checkpoint_dir)
+        self.lr_scheduler.load_state_dict(torch.load(Path(checkpoint_dir, SCHEDULER), weights_only=True))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        model = self.model if model is None else model
+        with whole(model, writeback=True), swapped(self, "is_fsdp_enabled", False):
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def _load_best_model(self) -> None:
+        if self.is_fsdp_enabled:
+            self._load_from_checkpoint(str(self.state.best_model_checkpoint))
+        else:
+            super()._load_best_model()
+
+
+def enter_fsdp(accelerator: Any, args: Any) -> bool:
+    """Whether this run is sharded by FSDP2. On a CPU accelerate would use DDP without a word; here it shards there, too.
+
+    Raises ValueError for FSDP of the first version.
+    """
+    state = accelerator.state
+    asked = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
+    if asked and state.distributed_type == DistributedType.MULTI_CPU:
+        state.fsdp_plugin = FullyShardedDataParallelPlugin(**(getattr(args, "fsdp_plugin_args", None) or {}))
+        if state.mixed_precision != "no":
+            state.fsdp_plugin.set_mixed_precision(state.mixed_precision)
+        state.distributed_type = DistributedType.FSDP
+    plugin = getattr(state, "fsdp_plugin", None)
+    if plugin is None:
+        return False
+    if plugin.fsdp_version != 2:
+        raise ValueError(
+            "FSDP was asked for in its first version, which torch has given up; write fsdp_version: 2 in the accelerate config "
+            "(or set FSDP_VERSION=2)"
+        )
+    plugin.set_state_dict_type("FULL_STATE_DICT")  # what is saved is a stock model
+    policy = plugin.mixed_precision_policy
+    if policy is not None:  # gradients are added up in float32, and what scoring returns is not rounded
+        kind = type(policy)
+        plugin.mixed_precision_policy = kind(param_dtype=policy.param_dtype, reduce_dtype=torch.float32)
+    return True
