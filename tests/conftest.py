@@ -1,5 +1,6 @@
 """One thread, no network, fixed seeds, and this checkout for every subprocess."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -26,6 +27,12 @@ import torch  # noqa: E402
 from tests.builders import tiny_classifier, tiny_model, tiny_tokenizer  # noqa: E402
 
 torch.set_num_threads(1)
+
+
+def pytest_collection_finish():
+    """What is imported by now stays: no collection of garbage, of which every training run does some, walks it again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
