@@ -48,6 +48,15 @@ def one_by_one(parameters: Iterable[tuple[str, nn.Parameter]]) -> Iterator[tuple
             yield name, holder.parameter  # type: ignore[misc]
 
 
+def mean_row(parameter: Any) -> Tensor:
+    """The mean over a parameter's first dimension, which is kept, with its size 1; the parameter may lie in pieces."""
+    if hasattr(parameter, "placements"):  # sums travel instead of the matrix
+        return parameter.sum(0, keepdim=True).full_tensor() / parameter.shape[0]
+    for _, whole_one in one_by_one([("", parameter)]):
+        return whole_one.mean(0, keepdim=True)
+    raise AssertionError
+
+
 def _gathered(model: nn.Module, writeback: bool) -> Any:
     kind = sharding_of(model)
     if kind == "fsdp2":

@@ -217,7 +217,9 @@ def head_scores(
     its activations recomputed in backward. Entropy carries a gradient on both paths.
     """
     names = ("logps", "entropy", "hits")
-    if type(head) is nn.Linear and len(hidden):
+    if type(head).forward is nn.Linear.forward and len(
+        hidden
+    ):  # also where FSDP made a class of its own of it
         out = _LinearLogProbs.apply(hidden, head.weight, head.bias, targets, transform, entropy, hits)
         return {k: v for k, v in zip(names, out, strict=True) if v is not None}
     return _module_scores(head, hidden, targets, transform, entropy, hits)

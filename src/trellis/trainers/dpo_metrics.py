@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from ..metrics import Metric
+from ..models.sharded import mean_row
 from ..types import Metrics, Pair, PairBatch, Scores
 
 METRICS = [
@@ -31,11 +32,11 @@ METRICS = [
 def mean_logit(model: Any) -> nn.Module:
     """[*, H] → [*, 1]: the mean over the vocabulary of an output layer's logits, which is one row of weights."""
     head = model.get_output_embeddings()
-    weight, bias = head.weight, getattr(head, "bias", None)
+    weight, bias = mean_row(head.weight), getattr(head, "bias", None)
     mean = nn.Linear(weight.shape[1], 1, bias=bias is not None, device=weight.device, dtype=weight.dtype)
-    mean.weight.copy_(weight.mean(0, keepdim=True))
+    mean.weight.copy_(weight)
     if bias is not None:
-        mean.bias.copy_(bias.mean(0, keepdim=True))
+        mean.bias.copy_(mean_row(bias))
     return mean.requires_grad_(False)
 
 

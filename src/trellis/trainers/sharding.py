@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from transformers import Trainer
 
@@ -67,7 +68,7 @@ def enter_fsdp(accelerator: Any, args: Any) -> bool:
         state.fsdp_plugin = FullyShardedDataParallelPlugin(**(getattr(args, "fsdp_plugin_args", None) or {}))
         if state.mixed_precision != "no":
             state.fsdp_plugin.set_mixed_precision(state.mixed_precision)
-        state.distributed_type = DistributedType.FSDP
+        state.distributed_type = PartialState().distributed_type = DistributedType.FSDP
     plugin = getattr(state, "fsdp_plugin", None)
     if plugin is None:
         return False
