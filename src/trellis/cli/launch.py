@@ -18,7 +18,7 @@ from typing import Any
 
 PRESETS = {
     "ddp": "a whole copy of the model per process",
-    "fsdp2": "weights, gradients and optimizer cut over GPUs, by torch",
+    "fsdp2": "weights, gradients and optimizer cut over processes, by torch",
     "zero2": "gradients and optimizer cut over processes, by DeepSpeed",
     "zero3": "weights too, by DeepSpeed",
 }
@@ -137,7 +137,7 @@ def _require_deepspeed(launch: Launch) -> None:
     if find_spec("deepspeed") is None:
         raise ImportError(
             f"{launch.config.name} needs DeepSpeed, which is not installed; type pip install 'trellis-rl[deepspeed]', or choose "
-            "--accelerate ddp (or fsdp2 on GPUs)"
+            "--accelerate ddp or fsdp2"
         )
 
 

@@ -1,8 +1,9 @@
 """How many processes train, over what, and with the model cut how: what came up, held against what was asked for.
 
 accelerate and transformers start something smaller without a word where they cannot do what they are told: one process where a
-launcher was asked for several on CPUs, whole copies (DDP) where FSDP was, as many trainings as processes where nobody said
-`use_cpu`. Each is an error here, before data is read.
+launcher was asked for several on CPUs, as many trainings as processes where nobody said `use_cpu`, whole copies (DDP) where FSDP
+was to cut a model on CPUs. The first is an error here, before data is read; the others are put right, and what came up is looked
+at when training begins.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ def asked_precision(name: str, default: bool) -> bool:
 def prepare(args: Any) -> None:
     """Before devices are set up: ranks on a machine without GPUs meet over gloo. Raises ValueError for what could not come up."""
     launched = int(os.environ.get("LOCAL_RANK", -1)) != -1
-    if launched and not args.use_cpu and not torch.accelerator.is_available() and sharding(args) != "fsdp":
+    if launched and not torch.accelerator.is_available():
         args.use_cpu = True  # otherwise each process would be a training of its own, under DeepSpeed too
     ranks, cards = int(os.environ.get("LOCAL_WORLD_SIZE", 1)), torch.accelerator.device_count()
     if launched and not args.use_cpu and 0 < cards < ranks:
@@ -51,18 +52,6 @@ def prepare(args: Any) -> None:
         raise ValueError(
             "accelerate launch was asked for several processes and started one: on CPUs it starts no others. Type "
             "trellis VERB … --nproc N, or torchrun --standalone --nproc_per_node N SCRIPT …"
-        )
-    _check_sharding(args)
-
-
-def _check_sharding(args: Any) -> None:
-    asked = sharding(args)
-    on_cpu = args.use_cpu or not torch.accelerator.is_available()
-    if asked == "fsdp" and on_cpu:
-        raise ValueError(
-            "FSDP was asked for on CPUs, where accelerate would train whole copies (DDP) without a word. Ask for copies "
-            "(--accelerate ddp; in a config file distributed_type: MULTI_GPU) or for DeepSpeed (--accelerate zero3), which "
-            "also runs on CPUs"
         )
 
 
@@ -96,17 +85,18 @@ class World(TrainerCallback):
         trainer, asked = self.trainer, sharding(args)
         if args.world_size == 1 and asked == "ddp":
             return
-        found = lies(trainer.model_wrapped, trainer.accelerator)
+        found, precision = (
+            lies(trainer.model_wrapped, trainer.accelerator),
+            trainer.accelerator.mixed_precision,
+        )
         if asked != "ddp" and found == PLAIN:
             raise ValueError(
-                f"{asked} was asked for, and the model came up as {found}; type --accelerate ddp"
+                f"{asked} was asked for, and the model came up as {found}; ask for that: --accelerate ddp"
             )
-        precision = {"no": "float32"}.get(
-            trainer.accelerator.mixed_precision, trainer.accelerator.mixed_precision
-        )
         if args.process_index == 0:
             backend = torch.distributed.get_backend() if torch.distributed.is_initialized() else "nothing"
             print(
-                f"trellis: {args.world_size} processes over {backend} on {args.device.type}: {found}, {precision}",
+                f"trellis: {args.world_size} process(es) over {backend} on {args.device.type}: {found}, "
+                f"{'float32' if precision == 'no' else precision}",
                 file=sys.stderr,
             )
