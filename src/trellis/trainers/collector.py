@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ..agents import RolloutFunc
 from ..metrics import Metric, deviation
 from ..models import Reference
+from ..models.sharded import whole
 from ..rewards import RewardResult, RewardSet
 from ..rollout import (
     Completion,
@@ -145,7 +146,7 @@ class Collector:
         """One episode per row (a prompt's samples side by side), by the policy in the precision it is trained in."""
         trainer = self.trainer
         trainer.watchdog.beat("sampling")
-        with trainer.accelerator.autocast():
+        with trainer.accelerator.autocast(), whole(trainer.policy):
             self.engine.sync(trainer.policy, trainer.state.global_step)
             # An engine that several ranks share keeps them in step, however many turns each of them takes.
             with getattr(self.engine, "together", nullcontext)():
