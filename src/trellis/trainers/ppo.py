@@ -16,6 +16,7 @@ from ..advantages import gae, place_score, whiten
 from ..losses.policy import KL_ESTIMATORS, clipped_surrogate, clipped_value
 from ..metrics import Metric
 from ..models import ActorCritic
+from ..models.sharded import sharding_of
 from ..rewards import RewardResult
 from ..rollout import spread
 from ..scoring import in_chunks, inside, score, token_values
@@ -203,6 +204,7 @@ class PPOTrainer(OnPolicyTrainer):
     ) -> Any:
         # Two models that share no weight need not keep what backward needs of both: the policy's part goes back first.
         apart = model is self.actor_critic and self.actor_critic.value_model is not None
+        apart = apart and not sharding_of(model)  # whose weights are gathered around the forward of both
         apart = apart and "lomo" not in str(self.args.optim)  # those step inside backward
         self._divisor = num_items_in_batch if apart and torch.is_grad_enabled() else None
         return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
