@@ -23,6 +23,7 @@ LAYERS = (
     ("agents",),
     ("trainers",),
     ("demo", "experimental"),
+    ("plan",),
     ("cli",),
     ("", "__main__"),
 )

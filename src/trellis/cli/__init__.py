@@ -9,6 +9,8 @@ from .. import __version__
 
 VERBS = {
     "demo": "SFT, then a reward model, then PPO, on real text, from nothing, in minutes (start here)",
+    "advise": "which of the nine methods suits a data set, why, and a recipe for this machine",
+    "check": "a data set or recipe as the trainer will read it: what is wrong, in which rows, what to do",
     "sft": "supervised fine-tuning on text, prompts with completions, or chats",
     "reward": "a reward model from chosen and rejected answers",
     "dpo": "DPO and its relatives on chosen and rejected answers, against a frozen reference",
@@ -53,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _unknown(verb)
     from importlib import import_module
 
-    if verb in ("env", "demo", "merge", "replay", "vllm-serve"):
+    if verb in ("advise", "check", "env", "demo", "merge", "replay", "vllm-serve"):
         return import_module(f".{verb.replace('-', '_')}", __name__).main(args)
     status, words = import_module(".launch", __name__).main(verb, args)
     return import_module(".train", __name__).main(verb, words) if status is None else status

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+SHIPPED = "demo:"
+"""What the name of a data set that comes with the package begins with."""
+
 
 def _read(path: Path, split: str = "train", streaming: bool = False) -> Dataset:
     from datasets import load_dataset
@@ -80,7 +83,26 @@ def _hub(name: str, config: str | None, streaming: bool, **kwargs: Any) -> Any:
         raise ValueError(f"{name!r} cannot be loaded ({said[:300]}). Give {HOW}, or a hub name") from error
 
 
+def _shipped(name: str, streaming: bool) -> Any:
+    """The rows that come with the package, by split."""
+    from datasets import Dataset, DatasetDict, IterableDatasetDict
+
+    from ..demo.data import named_sets
+
+    found = named_sets()
+    if name not in found:
+        raise ValueError(
+            f"no data set {SHIPPED}{name}; those that come with the package: {', '.join(SHIPPED + n for n in found)}"
+        )
+    splits = {split: Dataset.from_list(rows) for split, rows in found[name].items()}
+    if streaming:
+        return IterableDatasetDict({split: rows.to_iterable_dataset() for split, rows in splits.items()})
+    return DatasetDict(splits)
+
+
 def _open(name: str, config: str | None, wanted: Iterable[str], streaming: bool, **kwargs: Any) -> Any:
+    if name.startswith(SHIPPED):
+        return _shipped(name.removeprefix(SHIPPED), streaming)
     try:
         path = Path(name).expanduser()
         is_file, is_dir = path.is_file(), path.is_dir()

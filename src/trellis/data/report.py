@@ -16,7 +16,9 @@ class DataReport:
     """Counts of one prepared data set. `trained` is (min, median, max) of trained tokens per kept row (for prompts: of their
     length); `worst` are row numbers of the input with what happened to them; `needed` is (least, most) max_length that a
     dropped row would have needed; `stopped` is the share of kept rows that end in a trained stop token; `sampled` says that
-    only the beginning of a stream was looked at.
+    only the beginning of a stream was looked at; `numbers` are the rows of the input by what happened to them: each reason for
+    which rows were dropped, and of the kept ones "cut", "merged" (the prompt's tokens with the answer's) and "endless" (no
+    trained stop token).
     """
 
     name: str
@@ -32,6 +34,7 @@ class DataReport:
     seams_moved: int = 0
     sampled: bool = False
     unit: str = "trained tokens"
+    numbers: dict[str, list[int]] = field(default_factory=dict, repr=False)
 
     @property
     def line(self) -> str:
@@ -86,7 +89,18 @@ def build_report(
         seams_moved=sum(stats["_seam"]),
         sampled=sampled,
         unit=unit,
+        numbers=_numbers(stats, kept, unit != "prompt tokens"),
     )
+
+
+def _numbers(stats: Mapping[str, Sequence[Any]], kept: Sequence[int], ends: bool) -> dict[str, list[int]]:
+    found: dict[str, list[int]] = {}
+    for i, why in enumerate(stats["_drop"]):
+        if why:
+            found.setdefault(why, []).append(i)
+    marks = {"cut": stats["_cut"], "merged": stats["_seam"], "endless": [ends and not x for x in stats["_stopped"]]}
+    of_kept = {name: [i for i in kept if values[i]] for name, values in marks.items()}
+    return found | {name: rows for name, rows in of_kept.items() if rows}
 
 
 def require_rows(report: DataReport, option: str, value: int | None) -> None:

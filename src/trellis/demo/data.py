@@ -47,3 +47,21 @@ def load() -> DemoData:
         judge=judge,
         judge_test=test,
     )
+
+
+def named_sets() -> dict[str, dict[str, list[dict[str, Any]]]]:
+    """{name: {split: rows}}: the shipped rows in the shape of each kind of data. In "thumbs" a phrase without its first two words
+    completes them, and was liked or not."""
+    demo, rows, test = load(), read("phrases.train"), read("phrases.test")
+    return {
+        "texts": {"train": demo.texts, "test": demo.held_out},
+        "thumbs": {"train": [_labelled(row) for row in rows], "test": [_labelled(row) for row in test]},
+        "pairs": {"train": demo.pairs, "test": demo.pairs_test},
+        "prompts": {"train": demo.prompts, "test": demo.prompts_test},
+    }
+
+
+def _labelled(row: dict[str, Any]) -> dict[str, Any]:
+    words = row["text"].split(" ", 2)
+    completion = " " + words[2] if len(words) > 2 else ""
+    return {"prompt": " ".join(words[:2]), "completion": completion, "label": bool(row["label"])}

@@ -1,0 +1,1 @@
+"""The plan before a run: checks and advice."""
