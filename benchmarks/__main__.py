@@ -36,9 +36,13 @@ def paths() -> None:
 def main() -> None:
     """The paths, or with `peers` in front, the peers."""
     if sys.argv[1:2] == ["peers"]:
-        from .peers import table
+        from .peers import drive
 
-        table.main(sys.argv[2:])
+        drive.main(sys.argv[2:])
+    elif sys.argv[1:2] == ["table"]:
+        from .peers import page
+
+        page.main(sys.argv[2:])
     else:
         paths()
 

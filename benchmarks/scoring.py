@@ -3,6 +3,8 @@ pairs: the layouts beside each other."""
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -62,10 +64,8 @@ def layouts() -> list[Case]:
         model.zero_grad()
         score(model, batch, layout=layout).logps.sum().backward()
 
-    return [
-        Case(f"pairs, {name}", lambda: step("padded"), lambda name=name: step(name))
-        for name in ("packed", "shared")
-    ]
+    padded = partial(step, "padded")
+    return [Case(f"pairs, {name}", padded, partial(step, name)) for name in ("packed", "shared")]
 
 
 def cases() -> list[Case]:

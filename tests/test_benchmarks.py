@@ -12,16 +12,24 @@ from transformers import AutoModelForCausalLM
 
 from benchmarks import rollout, scoring
 from benchmarks.measure import Case, compare
-from benchmarks.peers import build, cases, table
-from benchmarks.peers.compare import COLUMNS, Side, alternate, line, losses_agree, time_ratio
+from benchmarks.peers import build, cases, drive, ours, page, results, worker
+from benchmarks.peers.compare import Bench, Side, agree, time_ratio
 from benchmarks.peers.environments import environment
 
 SFT, PPO = cases.CASES["sft-8k"], cases.CASES["ppo-50k"]
+FACTS = {"body": 10.0, "last": 2.0, "head": 3.0}
 
 
 def report(**changes):
-    found = {"seconds": 2.0, "memory": 100.0, "losses": [1.0, 0.5], "tokens": 50.0, "trained": 20.0}
-    return {**found, "rate": 1e9, "versions": {"torch": "x"}, **changes}
+    found = {
+        "seconds": 2.0,
+        "memory": 100.0,
+        "losses": [1.0, 0.5],
+        "norms": [3.0],
+        "tokens": 50.0,
+        "trained": 20.0,
+    }
+    return {**found, "texts": 4.0, "rate": 1e9, "versions": {"torch": "x"}, "profile": {}, **changes}
 
 
 def test_a_slower_and_hungrier_side_shows():
@@ -51,23 +59,66 @@ def test_work_that_each_side_draws_is_compared_per_useful_token():
     assert time_ratio(PPO, ours, theirs) == 2
 
 
-def test_losses_that_differ_show_in_the_table():
+def test_losses_or_gradients_that_differ_show():
     same, other = (report(), report(losses=[1.0005, 0.5])), (report(), report(losses=[1.0, 0.6]))
-    assert losses_agree(SFT, [same])
-    assert not losses_agree(SFT, [same, other])
-    assert losses_agree(PPO, [other]) is None
+    assert agree(SFT, [same])
+    assert not agree(SFT, [same, other])
+    assert not agree(SFT, [(report(), report(norms=[3.1]))])
+    assert agree(PPO, [other]) is None
     with pytest.raises(ValueError, match="cannot be compared"):
-        losses_agree(SFT, [(report(), report(losses=[]))])
-    facts = {"body": 1e6, "head": 1e6}
-    assert "differ" in line(SFT, [same, other], facts)
-    assert line(SFT, [same], facts).count("|") == len(COLUMNS) + 1
+        agree(SFT, [(report(), report(losses=[]))])
+
+
+def test_the_page_is_made_of_the_file_alone(tmp_path):
+    for theirs in (report(seconds=6.0, memory=300.0), report(seconds=8.0, memory=200.0)):
+        results.add(tmp_path, SFT, FACTS, pair=(report(), theirs))
+    results.add(
+        tmp_path, SFT, FACTS, profile=report(profile={"profile/cpu/training": 3, "profile/cpu/data": 1})
+    )
+    found = page.page(tmp_path)
+    row = next(line for line in found.splitlines() if line.startswith("| sft-8k | 2 "))
+    assert row.count("|") == len(page.COLUMNS) + 1
+    assert (
+        "| 2.00 | 7.00 | 3.00–**3.50**–4.00× | 1.7× | 100 | 250 | 2.00–**2.50**–3.00× | 2× | 25 | 7 |" in row
+    )
+    assert "| agree | `peers sft-8k` |" in row
+    assert "| sft-8k | 0% | 0% | 0% | 75% | 0% | 25% |" in found
+    with pytest.raises(ValueError, match="found no results"):
+        page.page(tmp_path / "none")
+
+
+def test_a_case_that_was_changed_since_starts_anew(tmp_path):
+    results.add(tmp_path, SFT, FACTS, pair=(report(), report()))
+    known = results.read(tmp_path)
+    limits = drive.Limits(pairs=1)
+    assert not limits.left(known[SFT])
+    assert limits.left(known.get(replace(SFT, rows=9)))
+    assert drive.Limits(pairs=1, profile=True).left(known[SFT])
+    assert not drive.Limits(pairs=2, end=0.0).left(known[SFT])
 
 
 def test_the_floor_by_hand():
-    facts = {"body": 10, "head": 3, "tokens": 7, "trained": 2}
+    facts = {**FACTS, "tokens": 7, "trained": 2, "texts": 1}
+    whole, judged = 8 * 7 + 2 * 2 + 3 * 2, 8 * 7 + 2 * 1  # the head, too; one state of the last layer
     floors = {m: cases.floor_flops(replace(SFT, method=m), facts) for m in ("sft", "reward", "dpo", "grpo")}
-    assert floors == {"sft": 6 * 76, "reward": 6 * 70, "dpo": 8 * 76, "grpo": 10 * 76}
-    assert cases.floor_flops(replace(PPO, epochs=2), facts) == 2 * 76 + 2 * (210 + 6) + 2 * 6 * (140 + 6)
+    assert floors == {"sft": 6 * whole, "reward": 6 * judged, "dpo": 8 * whole, "grpo": 10 * whole}
+    assert cases.floor_flops(replace(SFT, lora=True), facts) == 4 * whole
+    other = 10 * 2 + 3 * 2
+    assert cases.floor_flops(replace(SFT, method="kto"), facts) == 8 * whole + 4 * other
+    critic = 60
+    measured = 2 * (whole + critic + judged)
+    assert cases.floor_flops(replace(PPO, epochs=2), facts) == 2 * whole + measured + 2 * 6 * (whole + critic)
+    measured = 2 * (whole + judged)
+    assert (
+        cases.floor_flops(replace(PPO, epochs=2, trunk=True), facts) == 2 * whole + measured + 2 * 6 * whole
+    )
+
+
+def test_every_aim_of_a_case_is_of_time_and_memory():
+    assert all(
+        case.rows % case.micro_rows == 0 and case.shape in cases.SHAPES for case in cases.CASES.values()
+    )
+    assert sum(case.aims is not None for case in cases.CASES.values()) > 14
 
 
 def test_built_models_stop_by_themselves(tmp_path):
@@ -84,7 +135,7 @@ def test_built_models_stop_by_themselves(tmp_path):
 
 def test_a_case_or_an_environment_that_is_not_there_is_said(tmp_path, capsys):
     with pytest.raises(SystemExit):
-        table.parsed(["sft-9k"])
+        drive.parsed(["sft-9k"])
     assert "no case is called sft-9k; there are ppo-50k" in capsys.readouterr().err
     with pytest.raises(ValueError, match="found no bin/python there"):
         environment("trl116", tmp_path, {"trl116": tmp_path})
@@ -96,14 +147,29 @@ def test_a_side_that_fails_shows_its_last_lines(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["ppo-8k", "sft-8k", "dpo-8k", "grpo-8k", "reward-8k"])
-def test_our_side_measures_every_method(name, tmp_path):
-    """Both sides are ours here, so the losses must be equal and the tokens those of the rows."""
-    ours, case = Side(Path(sys.executable), "benchmarks.peers.ours"), cases.CASES[name].tiny()
-    found = alternate(case, 1, ours, ours, tmp_path, say=str)
-    first, second = found[0]
-    assert first["losses"] == second["losses"] != []
-    assert first["tokens"] == second["tokens"] > first["trained"] > 0
-    assert all(r["seconds"] > 0 and r["memory"] > 0 and len(r["steps"]) == 1 for r in found[0])
-    row = line(case, found, json.loads((tmp_path / "full" / "facts.json").read_text()))
-    assert row.startswith(f"| {case.name} | ")
+def test_our_side_measures_every_method(tmp_path):
+    """All of them in one process."""
+    names = [n for n in cases.CASES if not n.endswith(("-50k", "-150k", "-64", "-026"))]
+    found = {}
+    for name in names:
+        case = cases.CASES[name].tiny()
+        build.build(case, tmp_path / name)
+        clean = worker.Job(case, tmp_path / name, tmp_path / "trained")
+        found[name] = worker.train(clean, ours.build)
+    assert all(r["seconds"] > 0 and r["memory"] > 0 and len(r["steps"]) == 1 for r in found.values())
+    assert all(r["tokens"] > r["trained"] > r["texts"] > 0 for r in found.values())
+
+
+@pytest.mark.slow
+def test_pairs_are_measured_and_kept(tmp_path):
+    """Both sides are ours here, so the losses must be equal."""
+    side, case = Side(Path(sys.executable), "benchmarks.peers.ours"), SFT.tiny()
+    bench = Bench(case, side, side, tmp_path / "work")
+    drive.fill(bench, tmp_path / "out", drive.Limits(pairs=1))
+    known = results.read(tmp_path / "out")[case]
+    assert len(known.pairs) == 1
+    assert agree(case, known.pairs)
+    assert known.pairs[0][0]["losses"] != []
+    drive.fill(bench, tmp_path / "out", drive.Limits(pairs=1))
+    assert len(results.read(tmp_path / "out")[case].pairs) == 1
+    assert "| sft-8k | 1 |" in page.page(tmp_path / "out")

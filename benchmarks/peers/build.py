@@ -10,6 +10,7 @@ import math
 import random
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -20,10 +21,11 @@ from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
     LlamaForSequenceClassification,
+    PreTrainedModel,
     PreTrainedTokenizerFast,
 )
 
-from .cases import SHAPES, Case
+from .cases import SHAPES, Case, from_json
 
 PAD, EOS, FIRST = 0, 1, 8
 
@@ -39,7 +41,7 @@ def tokenizer_of(vocabulary: int) -> PreTrainedTokenizerFast:
     )
 
 
-def config_of(shape: dict) -> GPTNeoXConfig | LlamaConfig:
+def config_of(shape: dict[str, Any]) -> GPTNeoXConfig | LlamaConfig:
     kind = GPTNeoXConfig if shape["kind"] == "gpt_neox" else LlamaConfig
     return kind(
         vocab_size=shape["vocab_size"],
@@ -78,7 +80,7 @@ def length(draw: random.Random, low: int, median: int, high: int) -> int:
     return min(high, max(low, round(median * math.exp(draw.gauss(0, 0.45)))))
 
 
-def rows_of(case: Case, vocabulary: int) -> list[dict[str, list]]:
+def rows_of(case: Case, vocabulary: int) -> list[dict[str, Any]]:
     """Prompt, chosen and rejected token ids, or a prompt and its answers; responses end by chance, at least at the limit."""
     draw = random.Random(0)
 
@@ -88,25 +90,41 @@ def rows_of(case: Case, vocabulary: int) -> list[dict[str, list]]:
     def response() -> list[int]:
         return ids(min(case.response - 1, 3 + round(draw.expovariate(1 / case.stop_after))))
 
-    passes = 1 if case.draws else case.warm + case.steps
     if case.groups:
         return [
             {
                 "prompt": ids(length(draw, *case.prompt)),
                 "answers": [[*response(), EOS] for _ in range(case.samples)],
             }
-            for _ in range(case.rows // case.samples * passes)
+            for _ in range(case.rows // case.samples * case.passes)
         ]
     return [
         {"prompt": ids(length(draw, *case.prompt)), "chosen": response(), "rejected": response()}
-        for _ in range(case.rows * passes)
+        for _ in range(case.rows * case.passes)
     ]
 
 
+def needed(case: Case) -> tuple[str, ...]:
+    """Which models the case's trainers load."""
+    if case.draws:
+        return ("policy", "value", "reward")
+    return ("policy", "reward") if case.method == "reward" else ("policy",)
+
+
+def matrices(policy: PreTrainedModel, shape: dict[str, Any]) -> dict[str, int]:
+    """The facts of `floor_flops` that the model has."""
+    head = policy.get_output_embeddings().weight.numel()
+    body = sum(p.numel() for p in policy.parameters() if p.dim() == 2) - 2 * head
+    in_mlp = 2 if shape["kind"] == "gpt_neox" else 3
+    last = 2 * shape["width"] ** 2 + in_mlp * shape["width"] * shape["inner"]  # queries, output, MLP
+    return {"body": body, "last": last, "head": head}
+
+
 def build(case: Case, folder: Path) -> None:
-    """policy/, value/, reward/ (all with the tokenizer), rows.json, facts.json."""
+    """The models that are needed (all with the tokenizer), rows.json, facts.json."""
     torch.manual_seed(0)
-    config = config_of(SHAPES[case.shape])
+    shape = SHAPES[case.shape]
+    config = config_of(shape)
     neox = config.model_type == "gpt_neox"
     causal = GPTNeoXForCausalLM if neox else LlamaForCausalLM
     classifier = GPTNeoXForSequenceClassification if neox else LlamaForSequenceClassification
@@ -115,16 +133,15 @@ def build(case: Case, folder: Path) -> None:
     policy.generation_config.eos_token_id = EOS
     tokenizer = tokenizer_of(config.vocab_size)
     config.num_labels = 1
-    for name, model in (("policy", policy), ("value", classifier(config)), ("reward", classifier(config))):
+    for name in needed(case):
+        model = policy if name == "policy" else classifier(config)
         model.save_pretrained(folder / name)
         tokenizer.save_pretrained(folder / name)
-    head = policy.get_output_embeddings().weight
-    body = sum(p.numel() for p in policy.parameters() if p.dim() == 2) - 2 * head.numel()
-    (folder / "facts.json").write_text(json.dumps({"body": body, "head": head.numel()}))
+    (folder / "facts.json").write_text(json.dumps(matrices(policy, shape)))
     (folder / "rows.json").write_text(json.dumps(rows_of(case, config.vocab_size)))
 
 
 if __name__ == "__main__":
-    asked = Case(**json.loads(Path(sys.argv[1]).read_text()))
+    asked = from_json(json.loads(Path(sys.argv[1]).read_text()))
     build(asked, Path(sys.argv[2]) / "full")
     build(asked.tiny(), Path(sys.argv[2]) / "tiny")

@@ -6,15 +6,16 @@ import json
 import os
 import statistics
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from .cases import Case, floor_flops
+from .cases import Case
 
 ROOT = Path(__file__).resolve().parents[2]
 Report = dict[str, Any]
+Pair = tuple[Report, Report]
 
 
 @dataclass(frozen=True)
@@ -24,13 +25,13 @@ class Side:
     python: Path
     module: str
 
-    def run(self, *arguments: Path, log: Path) -> None:
+    def run(self, *arguments: Path, log: Path, **environment: str) -> None:
         """Raises RuntimeError with the end of the output where the module fails."""
         paths = os.pathsep.join(str(p) for p in (ROOT, ROOT / "src"))
         own = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TRL_EXPERIMENTAL_SILENCE": "1"}
         done = subprocess.run(
             [self.python, "-m", self.module, *arguments],
-            env={**os.environ, **own, "PYTHONPATH": paths, "TOKENIZERS_PARALLELISM": "false"},
+            env={**os.environ, **own, "PYTHONPATH": paths, "TOKENIZERS_PARALLELISM": "false", **environment},
             cwd=ROOT,
             text=True,
             stdout=subprocess.PIPE,
@@ -45,25 +46,36 @@ class Side:
             )
 
 
-def alternate(
-    case: Case, pairs: int, ours: Side, theirs: Side, folder: Path, say: Callable[[str], Any] = print
-) -> list[tuple[Report, Report]]:
-    """(ours, theirs) `pairs` times, the side that goes first changing each time, on models that the peer's interpreter built."""
-    folder.mkdir(parents=True, exist_ok=True)
-    asked = folder / "case.json"
-    asked.write_text(json.dumps(asdict(case)))
-    Side(theirs.python, "benchmarks.peers.build").run(asked, folder, log=folder / "build.log")
-    found = []
-    for number in range(pairs):
-        reports: dict[str, Report] = {}
-        sides = [("ours", ours), ("theirs", theirs)]
-        for name, side in sides if number % 2 == 0 else sides[::-1]:
-            result = folder / f"{name}-{number}.json"
-            side.run(asked, folder, result, log=folder / f"{name}-{number}.log")
-            reports[name] = json.loads(result.read_text())
-        found.append((reports["ours"], reports["theirs"]))
-        say(f"{case.name} pair {number + 1} of {pairs}: {time_ratio(case, *found[-1]):.2f}× less CPU time")
-    return found
+@dataclass(frozen=True)
+class Bench:
+    """A case with its models on disk in `folder`, and both sides."""
+
+    case: Case
+    ours: Side
+    theirs: Side
+    folder: Path
+
+    def build(self) -> dict[str, float]:
+        """Make models and rows with the peer's interpreter, and say the model's facts (see `cases.floor_flops`)."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / "case.json").write_text(json.dumps(asdict(self.case)))
+        builder = Side(self.theirs.python, "benchmarks.peers.build")
+        builder.run(self.folder / "case.json", self.folder, log=self.folder / "build.log")
+        return json.loads((self.folder / "full" / "facts.json").read_text())
+
+    def report(self, name: str, number: int, **environment: str) -> Report:
+        """What one run of a side ("ours" or "theirs") saw."""
+        result = self.folder / f"{name}-{number}.json"
+        side: Side = getattr(self, name)
+        log = result.with_suffix(".log")
+        side.run(self.folder / "case.json", self.folder, result, log=log, **environment)
+        return json.loads(result.read_text())
+
+    def pair(self, number: int) -> Pair:
+        """(ours, theirs); which side goes first changes with the number."""
+        names = ("ours", "theirs") if number % 2 == 0 else ("theirs", "ours")
+        reports = {name: self.report(name, number) for name in names}
+        return reports["ours"], reports["theirs"]
 
 
 def time_ratio(case: Case, ours: Report, theirs: Report) -> float:
@@ -73,48 +85,28 @@ def time_ratio(case: Case, ours: Report, theirs: Report) -> float:
 
 
 def spread(values: Sequence[float]) -> str:
-    """min–median–max."""
-    return f"{min(values):.2f}–{statistics.median(values):.2f}–{max(values):.2f}"
+    """min–**median**–max; of a single value only itself."""
+    if len(values) == 1:
+        return f"{values[0]:.2f}"
+    return f"{min(values):.2f}–**{statistics.median(values):.2f}**–{max(values):.2f}"
 
 
-def losses_agree(case: Case, pairs: Sequence[tuple[Report, Report]], tolerance: float = 2e-3) -> bool | None:
-    """Whether each step's loss is the same on both sides, as a share of its size; None where each side samples for itself.
+TOLERANCE = {"losses": 2e-3, "norms": 1e-2}
+"""By how much, as a share, both sides' numbers of a step may differ."""
+
+
+def agree(case: Case, pairs: Sequence[Pair]) -> bool | None:
+    """Whether each step's loss and gradient norm are the same on both sides; None where each side samples for itself.
 
     Raises ValueError where a side has logged no losses, or another number of them.
     """
     if case.draws:
         return None
-    agreed = True
-    for ours, theirs in pairs:
-        if not ours["losses"] or len(ours["losses"]) != len(theirs["losses"]):
-            raise ValueError(
-                f"{case.name}: losses {ours['losses']} and {theirs['losses']} cannot be compared"
-            )
-        both = zip(ours["losses"], theirs["losses"], strict=True)
-        agreed &= all(abs(a - b) <= tolerance * max(abs(b), 1e-3) for a, b in both)
-    return agreed
+    return all(_close(case, name, *pair) for name in TOLERANCE for pair in pairs)
 
 
-COLUMNS = (
-    *("case", "CPU s, ours", "CPU s, peer", "ahead by (min–median–max)"),
-    *("MiB above resident, ours", "peer", "memory ratio", "useful tokens/s, ours", "peer"),
-    *("share of the floor, ours", "peer", "losses"),
-)
-HEAD = "| " + " | ".join(COLUMNS) + " |\n|" + "---|" * len(COLUMNS)
-
-
-def line(case: Case, pairs: Sequence[tuple[Report, Report]], facts: dict[str, float]) -> str:
-    """One row of the table whose head is `HEAD`."""
-    middle = statistics.median
-    times, memory, speed, floors = [], [], [], []
-    for side in zip(*pairs, strict=True):
-        times.append(f"{middle(r['seconds'] for r in side):.2f}")
-        memory.append(f"{middle(r['memory'] for r in side):.0f}")
-        speed.append(f"{middle(r['tokens'] / r['seconds'] for r in side):.0f}")
-        shares = [floor_flops(case, {**facts, **r}) / r["rate"] / r["seconds"] for r in side]
-        floors.append(f"{100 * middle(shares):.0f} %")
-    ahead = spread([time_ratio(case, *pair) for pair in pairs]) + "×"
-    lighter = spread([theirs["memory"] / ours["memory"] for ours, theirs in pairs]) + "×"
-    agreed = {True: "agree", False: "**differ**", None: "sampled"}[losses_agree(case, pairs)]
-    cells = [case.name, *times, ahead, *memory, lighter, *speed, *floors, agreed]
-    return "| " + " | ".join(cells) + " |"
+def _close(case: Case, name: str, ours: Report, theirs: Report) -> bool:
+    if not ours[name] or len(ours[name]) != len(theirs[name]):
+        raise ValueError(f"{case.name}: {name} {ours[name]} and {theirs[name]} cannot be compared")
+    both = zip(ours[name], theirs[name], strict=True)
+    return all(abs(a - b) <= TOLERANCE[name] * max(abs(b), 1e-3) for a, b in both)

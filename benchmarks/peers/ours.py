@@ -1,9 +1,11 @@
-"""Our side of a comparison; see `worker.main`."""
+"""Our side of a comparison; see `worker.main`. With BENCH_PROFILE set it says where the time goes, too."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
@@ -12,22 +14,41 @@ from trellis.rollout import Completion, InProcess, SamplingParams, sample
 
 from .worker import Answers, Built, Clock, Job, even, main
 
+NAMES = {"reward": "Reward"}
+
+
+def named(job: Job, kind: str) -> Any:
+    """The method's Config or Trainer."""
+    return getattr(trellis, NAMES.get(job.case.method, job.case.method.upper()) + kind)
+
+
+def common(job: Job, clock: Clock) -> dict[str, Any]:
+    """Arguments of every trainer."""
+    return {
+        "args": job.config(named(job, "Config"), profile="BENCH_PROFILE" in os.environ),
+        "processing_class": AutoTokenizer.from_pretrained(job.folder / "policy"),
+        "train_dataset": job.data(),
+        "callbacks": [clock],
+        **({"peft_config": job.adapter()} if job.case.lora else {}),
+    }
+
 
 def ppo(job: Job, clock: Clock) -> Built:
+    load = AutoModelForSequenceClassification
     trainer = trellis.PPOTrainer(
-        args=trellis.PPOConfig(**job.arguments()),
-        processing_class=AutoTokenizer.from_pretrained(job.folder / "policy"),
         model=job.load(AutoModelForCausalLM, "policy"),
-        reward_model=job.load(AutoModelForSequenceClassification, "reward"),
-        value_model=job.load(AutoModelForSequenceClassification, "value"),
-        train_dataset=job.data(),
-        callbacks=[clock],
+        reward_model=job.load(load, "reward"),
+        value_model=None if job.case.trunk else job.load(load, "value"),
+        **common(job, clock),
     )
 
-    def tokens() -> tuple[float, float]:
-        return float(trainer.rollout.attention_mask.sum()), float(trainer.rollout.loss_mask.sum())
+    def counts() -> dict[str, float]:
+        rollout = trainer.rollout
+        assert rollout is not None  # it has trained
+        tokens, trained = float(rollout.attention_mask.sum()), float(rollout.loss_mask.sum())
+        return {"tokens": tokens, "trained": trained, "texts": float(len(rollout.loss_mask))}
 
-    return Built(trainer, job.case.epochs, tokens)
+    return Built(trainer, job.case.epochs, counts)
 
 
 class Given(InProcess):
@@ -47,32 +68,33 @@ class Given(InProcess):
 
 
 def groups(job: Job, clock: Clock) -> Built:
-    name = job.case.method.upper()
-    trainer = getattr(trellis, f"{name}Trainer")(
+    trainer = named(job, "Trainer")(
         model=job.load(AutoModelForCausalLM, "policy"),
         reward_funcs=even,
-        args=getattr(trellis, f"{name}Config")(**job.arguments()),
-        processing_class=AutoTokenizer.from_pretrained(job.folder / "policy"),
-        train_dataset=job.data(),
-        callbacks=[clock],
         engine=Given(Answers.of(job)),
+        **common(job, clock),
     )
-    return Built(trainer, 1, job.tokens)
+    return Built(trainer, 1, job.counts)
+
+
+def next_answers(count: int, size: int) -> list[int]:
+    """For each of `count` rows the one before it, in a circle within each batch of `size`: TRL's mismatched answers."""
+    starts = range(0, count, size)
+    return [
+        at - 1 if at > start else min(start + size, count) - 1
+        for start in starts
+        for at in range(start, min(start + size, count))
+    ]
 
 
 def supervised(job: Job, clock: Clock) -> Built:
-    name = {"sft": "SFT", "dpo": "DPO", "reward": "Reward"}[job.case.method]
-    config, cls = getattr(trellis, f"{name}Config"), getattr(trellis, f"{name}Trainer")
     reward = job.case.method == "reward"
     loader = AutoModelForSequenceClassification if reward else AutoModelForCausalLM
-    trainer = cls(
-        model=job.load(loader, "reward" if reward else "policy"),
-        args=config(**job.arguments()),
-        processing_class=AutoTokenizer.from_pretrained(job.folder / "policy"),
-        train_dataset=job.data(),
-        callbacks=[clock],
-    )
-    return Built(trainer, 1, job.tokens)
+    model = job.load(loader, "reward" if reward else "policy")
+    trainer = named(job, "Trainer")(model=model, **common(job, clock))
+    if job.case.method == "kto":
+        trainer.train_dataset.partner = next_answers(len(trainer.train_dataset), job.case.micro_rows)
+    return Built(trainer, 1, job.counts)
 
 
 def build(job: Job, clock: Clock) -> Built:

@@ -6,14 +6,37 @@ from typing import Any
 
 import trl
 from datasets import Dataset
+from torch.utils.data import SequentialSampler
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from .worker import Answers, Built, Clock, Job, even, main
 
+NAMES = {"reward": "Reward"}
+
+
+def named(job: Job, kind: str) -> Any:
+    """The method's Config or Trainer, where this version has it."""
+    method = job.case.method
+    name = NAMES.get(method, method.upper()) + kind
+    if method in ("ppo", "orpo", "cpo"):
+        from importlib import import_module
+
+        return getattr(import_module(f"trl.experimental.{method}"), name)
+    return getattr(trl, name)
+
+
+def common(job: Job, clock: Clock) -> dict[str, Any]:
+    """Arguments of every trainer."""
+    return {
+        "args": job.config(named(job, "Config")),
+        "processing_class": AutoTokenizer.from_pretrained(job.folder / "policy"),
+        "train_dataset": Dataset.from_list(job.data()),
+        "callbacks": [clock],
+        **({"peft_config": job.adapter()} if job.case.lora else {}),
+    }
+
 
 def ppo(job: Job, clock: Clock) -> Built:
-    from trl.experimental.ppo import PPOConfig, PPOTrainer
-
     reward = job.load(AutoModelForSequenceClassification, "reward")
     seen: list[float] = []
 
@@ -21,26 +44,24 @@ def ppo(job: Job, clock: Clock) -> Built:
         seen.append(float(kwargs["attention_mask"].sum()))
 
     reward.base_model.register_forward_pre_hook(count, with_kwargs=True)
-    trainer = PPOTrainer(
-        args=PPOConfig(**job.arguments()),
-        processing_class=AutoTokenizer.from_pretrained(job.folder / "policy"),
+    trainer = named(job, "Trainer")(
         model=job.load(AutoModelForCausalLM, "policy"),
-        ref_model=job.load(AutoModelForCausalLM, "policy"),
+        ref_model=None if job.case.lora else job.load(AutoModelForCausalLM, "policy"),
         reward_model=reward,
         value_model=job.load(AutoModelForSequenceClassification, "value"),
-        train_dataset=Dataset.from_list(job.data()),
         eval_dataset=Dataset.from_list(job.data()),
-        callbacks=[clock],
+        **common(job, clock),
     )
 
-    def tokens() -> tuple[float, float]:
+    def counts() -> dict[str, float]:
         useful = sum(seen) / (job.case.warm + job.case.steps)
-        return useful, useful - sum(len(row["input_ids"]) for row in job.data())
+        prompts = sum(len(row["input_ids"]) for row in job.data())
+        return {"tokens": useful, "trained": useful - prompts, "texts": float(job.case.rows)}
 
-    return Built(trainer, 1, tokens)
+    return Built(trainer, 1, counts)
 
 
-def given(cls: type, answers: Answers) -> type:
+def given(cls: Any, answers: Answers) -> Any:
     """A trainer that samples as many steps as the longest answer has, and takes the answers for what was sampled."""
 
     class Given(cls):
@@ -55,32 +76,45 @@ def given(cls: type, answers: Answers) -> type:
     return Given
 
 
+def in_order(cls: Any) -> Any:
+    """A trainer that takes its rows in order, where its config cannot say so."""
+
+    class InOrder(cls):
+        def _get_train_sampler(self, *args: Any, **kwargs: Any) -> Any:
+            return SequentialSampler(self.train_dataset)
+
+    return InOrder
+
+
+def per_answer(cls: Any, averages: bool) -> Any:
+    """A trainer whose likelihood is that of each chosen answer per token, as in the papers and on our side. The peer computes its
+    own before, of all tokens together (ORPO's with the prompts), which is not used. averages: log-probabilities are per token."""
+
+    class PerAnswer(cls):
+        def concatenated_forward(self, model: Any, batch: Any) -> Any:
+            chosen, *others = super().concatenated_forward(model, batch)
+            tokens = 1 if averages else (batch["chosen_labels"] != -100).sum(1)
+            others[3] = -(chosen / tokens).mean()
+            return (chosen, *others)
+
+    return PerAnswer
+
+
 def groups(job: Job, clock: Clock) -> Built:
-    name = job.case.method.upper()
-    trainer = given(getattr(trl, f"{name}Trainer"), Answers.of(job))(
-        model=job.load(AutoModelForCausalLM, "policy"),
-        reward_funcs=even,
-        args=getattr(trl, f"{name}Config")(**job.arguments()),
-        processing_class=AutoTokenizer.from_pretrained(job.folder / "policy"),
-        train_dataset=Dataset.from_list(job.data()),
-        callbacks=[clock],
+    trainer = given(named(job, "Trainer"), Answers.of(job))(
+        model=job.load(AutoModelForCausalLM, "policy"), reward_funcs=even, **common(job, clock)
     )
-    return Built(trainer, 1, job.tokens)
+    return Built(trainer, 1, job.counts)
 
 
 def supervised(job: Job, clock: Clock) -> Built:
-    name = {"sft": "SFT", "dpo": "DPO", "reward": "Reward"}[job.case.method]
-    config, cls = getattr(trl, f"{name}Config"), getattr(trl, f"{name}Trainer")
     reward = job.case.method == "reward"
     loader = AutoModelForSequenceClassification if reward else AutoModelForCausalLM
-    trainer = cls(
-        model=job.load(loader, "reward" if reward else "policy"),
-        args=config(**job.arguments()),
-        processing_class=AutoTokenizer.from_pretrained(job.folder / "policy"),
-        train_dataset=Dataset.from_list(job.data()),
-        callbacks=[clock],
-    )
-    return Built(trainer, 1, job.tokens)
+    cls = in_order(named(job, "Trainer"))
+    if job.case.method in ("orpo", "cpo"):
+        cls = per_answer(cls, averages=job.case.method == "orpo")
+    trainer = cls(model=job.load(loader, "reward" if reward else "policy"), **common(job, clock))
+    return Built(trainer, 1, job.counts)
 
 
 def build(job: Job, clock: Clock) -> Built:

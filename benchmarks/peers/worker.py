@@ -18,7 +18,7 @@ import torch
 import transformers
 from transformers import TrainerCallback
 
-from .cases import Case
+from .cases import Case, from_json
 
 COMMON: dict[str, Any] = {
     "lr_scheduler_type": "constant",
@@ -34,6 +34,13 @@ COMMON: dict[str, Any] = {
 }
 """Arguments that both sides' configs take."""
 
+LIMITS = {
+    "max_length": 2_048,
+    "max_prompt_length": None,
+    "completion_only_loss": True,
+}
+"""Arguments for the configs that have them: nothing is cut."""
+
 
 @dataclass
 class Job:
@@ -46,26 +53,33 @@ class Job:
     def rows(self) -> list[dict[str, Any]]:
         return json.loads((self.folder / "rows.json").read_text())
 
-    def texts(self) -> list[dict[str, str]]:
-        """The rows as words (`build.tokenizer_of` gives their ids back)."""
-        return [{k: " ".join(f"w{i}" for i in ids) for k, ids in row.items()} for row in self.rows()]
-
     def data(self) -> list[dict[str, Any]]:
         """The rows as the method's trainers take them on either side."""
-        if self.case.method == "ppo":
+        if self.case.draws:
             return [{"input_ids": row["prompt"]} for row in self.rows()]
         if self.case.groups:
-            return [{"prompt": " ".join(f"w{i}" for i in row["prompt"])} for row in self.rows()]
+            return [{"prompt": words(row["prompt"])} for row in self.rows()]
+        rows = [{name: words(row[name]) for name in ("prompt", *self.case.answers)} for row in self.rows()]
+        return [self._row(row, number) for number, row in enumerate(rows)]
+
+    def _row(self, row: dict[str, str], number: int) -> dict[str, Any]:
+        """A row of words (`build.tokenizer_of` gives their ids back) with the columns of the method."""
+        prompt, end = row.pop("prompt") + " ", " </s>" * (self.case.method == "reward")
+        if self.case.method == "kto":
+            return {"prompt": prompt, "completion": row["chosen"], "label": number % 2 == 0}
         if self.case.method == "sft":
-            return [{"prompt": row["prompt"] + " ", "completion": row["chosen"]} for row in self.texts()]
-        return [
-            {
-                "prompt": row["prompt"] + " ",
-                "chosen": row["chosen"] + " </s>" * (self.case.method == "reward"),
-                "rejected": row["rejected"] + " </s>" * (self.case.method == "reward"),
-            }
-            for row in self.texts()
-        ]
+            return {"prompt": prompt, "completion": row["chosen"]}
+        return {"prompt": prompt, **{name: text + end for name, text in row.items()}}
+
+    def config(self, cls: Any, **more: Any) -> Any:
+        """A config that says what one step is; of the limits of length those that it has, and rows in order."""
+        wanted = (
+            LIMITS
+            if self.case.draws or self.case.groups
+            else {**LIMITS, "train_sampling_strategy": "sequential"}
+        )
+        known = {name: value for name, value in wanted.items() if name in cls.__dataclass_fields__}
+        return cls(**{**known, **self.arguments(), **more})
 
     def arguments(self) -> dict[str, Any]:
         """Arguments of a config that say what one step is."""
@@ -77,19 +91,24 @@ class Job:
             "per_device_train_batch_size": case.micro_rows,
             "gradient_accumulation_steps": case.rows // case.micro_rows,
         }
+        if case.draws:
+            return {**found, **self._rollout()}
+        found["max_steps"] = case.warm + case.steps
         if case.groups:
             return {
                 **found,
-                "max_steps": case.warm + case.steps,
                 "shuffle_dataset": False,
                 "num_generations": case.samples,
                 "max_completion_length": case.response,
                 "beta": 0.04,
             }
-        if not case.draws:
-            return {**found, "max_steps": case.warm + case.steps, "train_sampling_strategy": "sequential"}
+        if case.packed:  # a pass over the data, however many rows packing makes of it, is one step
+            found |= {"packing": True, "max_length": case.packed, "gradient_accumulation_steps": 10_000}
+        return found
+
+    def _rollout(self) -> dict[str, Any]:
+        case = self.case
         return {
-            **found,
             "num_ppo_epochs": case.epochs,
             "total_episodes": case.rows * (case.warm + case.steps),
             "local_rollout_forward_batch_size": case.rows,
@@ -99,6 +118,16 @@ class Job:
             "num_sample_generations": 0,
         }
 
+    def adapter(self) -> Any:
+        """The configuration of the adapter, where the case has one."""
+        if not self.case.lora:
+            return None
+        from peft import LoraConfig
+
+        return LoraConfig(
+            r=16, lora_alpha=32, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM"
+        )
+
     def load(self, cls: Any, name: str, **kwargs: Any) -> Any:
         """A model whose weights are in memory, not mapped from its file."""
         model = cls.from_pretrained(self.folder / name, dtype=torch.float32, **kwargs)
@@ -106,19 +135,23 @@ class Job:
             p.data = p.data.clone()
         return model
 
-    def tokens(self) -> tuple[float, float]:
-        """Useful and trained tokens of one step, where the rows say it: a prompt once per row or pair, and end tokens."""
-        rows = self.rows()[self.case.warm * self.case.rows // self.case.samples :]
+    def counts(self) -> dict[str, float]:
+        """Of one step, where the rows say it: tokens (a prompt once per row, pair or group, and end tokens), those of them
+        that are trained, and texts."""
+        passes = self.case.warm if self.case.passes > 1 else 0
+        rows = self.rows()[passes * self.case.rows // self.case.samples :]
+        steps = self.case.steps if self.case.passes > 1 else 1
         if self.case.groups:
-            trained = sum(len(answer) for row in rows for answer in row["answers"])
-            return (
-                trained + sum(len(row["prompt"]) for row in rows)
-            ) / self.case.steps, trained / self.case.steps
-        answers = ("chosen",) if self.case.method == "sft" else ("chosen", "rejected")
-        trained = sum(len(row[name]) + 1 for row in rows for name in answers)
-        return (
-            trained + sum(len(row["prompt"]) for row in rows)
-        ) / self.case.steps, trained / self.case.steps
+            answers = [len(answer) for row in rows for answer in row["answers"]]
+        else:
+            answers = [len(row[name]) + 1 for row in rows for name in self.case.answers]
+        tokens = sum(answers) + sum(len(row["prompt"]) for row in rows)
+        return {"tokens": tokens / steps, "trained": sum(answers) / steps, "texts": len(answers) / steps}
+
+
+def words(ids: Sequence[int]) -> str:
+    """Token ids as the words that `build.tokenizer_of` makes them of."""
+    return " ".join(f"w{i}" for i in ids)
 
 
 @dataclass
@@ -149,26 +182,37 @@ def even(completion_ids: Sequence[Sequence[int]], **kwargs: Any) -> list[float]:
 
 @dataclass
 class Clock(TrainerCallback):
-    """CPU seconds of this process after each optimizer step, and the losses logged."""
+    """CPU seconds of this process after each optimizer step, and what was logged."""
 
     marks: list[float] = field(default_factory=list)
-    losses: list[float] = field(default_factory=list)
+    logs: list[dict[str, float]] = field(default_factory=list)
 
     def on_step_end(self, *args: Any, **kwargs: Any) -> None:
         self.marks.append(time.process_time())
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-        if logs and "loss" in logs:
-            self.losses.append(float(logs["loss"]))
+        self.logs.append({k: v for k, v in (logs or {}).items() if isinstance(v, int | float)})
+
+    def of(self, name: str) -> list[float]:
+        """What was logged under `name`, step by step."""
+        return [float(logs[name]) for logs in self.logs if name in logs]
 
 
 @dataclass
 class Built:
-    """A trainer ready to train, how many clock marks make one step, and (useful, trained) tokens per step, read at the end."""
+    """A trainer ready to train, how many clock marks make one step, and `Job.counts`, read at the end."""
 
     trainer: Any
     marks_per_step: int
-    tokens: Callable[[], tuple[float, float]]
+    counts: Callable[[], dict[str, float]]
+
+
+def same_adapters(model: torch.nn.Module) -> None:
+    """Give adapters the weights that the other side's have, whatever drew them: as many, in the same order."""
+    draw = torch.Generator().manual_seed(0)
+    for name, p in model.named_parameters():
+        if "lora_A" in name:
+            p.data = torch.randn(p.shape, generator=draw) / p.shape[1] ** 0.5
 
 
 def memory(name: str) -> float:
@@ -203,20 +247,24 @@ def train(job: Job, build: Callable[[Job, Clock], Built]) -> dict[str, Any]:
     """Train once and say what one step took."""
     clock = Clock()
     built = build(job, clock)
+    if job.case.lora:
+        same_adapters(built.trainer.model)
     resident = settle()
-    start = time.process_time()
+    start = time.process_time(), time.perf_counter()
     built.trainer.train()
-    ends = [start, *clock.marks[built.marks_per_step - 1 :: built.marks_per_step]]
+    wall = time.perf_counter() - start[1]
+    ends = [start[0], *clock.marks[built.marks_per_step - 1 :: built.marks_per_step]]
     seconds = [b - a for a, b in zip(ends, ends[1:], strict=False)][job.case.warm :]
-    useful, trained = built.tokens()
     return {
         "seconds": sorted(seconds)[len(seconds) // 2],
         "steps": seconds,
+        "wall": wall,
         "memory": memory("VmHWM") - resident,
         "resident": resident,
-        "losses": clock.losses,
-        "tokens": useful,
-        "trained": trained,
+        "losses": clock.of("loss"),
+        "norms": clock.of("grad_norm"),
+        "profile": {k: v for logs in clock.logs for k, v in logs.items() if k.startswith("profile/")},
+        **built.counts(),
     }
 
 
@@ -224,7 +272,7 @@ def main(build: Callable[[Job, Clock], Built], *packages: Any) -> None:
     """`python -m … CASE.json FOLDER RESULT.json`: a tiny run first, so that nothing is met for the first time while measured."""
     torch.set_num_threads(1)
     asked, folder, result = (Path(a) for a in sys.argv[1:4])
-    case = Case(**json.loads(asked.read_text()))
+    case = from_json(json.loads(asked.read_text()))
     train(Job(case.tiny(), folder / "tiny", result.parent / "trained"), build)
     found = train(Job(case, folder / "full", result.parent / "trained"), build)
     versions = {p.__name__: p.__version__ for p in (torch, transformers, *packages)}
