@@ -3,7 +3,9 @@
 from .choose import check_fields, engine_for
 from .endpoint import OpenAIEndpoint
 from .http import Clock, Http, StatusError, is_loopback
+from .process import ProcessEngine
 from .server import EngineServer
+from .several import Several
 from .vllm_colocate import VllmColocate
 from .vllm_host import VllmHost, require_vllm
 from .vllm_server import VllmServer
@@ -16,6 +18,8 @@ __all__ = [
     "EngineServer",
     "Http",
     "OpenAIEndpoint",
+    "ProcessEngine",
+    "Several",
     "StatusError",
     "VllmColocate",
     "VllmHost",

@@ -30,6 +30,7 @@ from ..rollout import (
 )
 from ..scoring import in_chunks
 from ..types import Metrics, Rollout, TokenBatch
+from .ahead import AHEAD, Ahead, engine_apart
 from .gather import gather_rows
 from .said import Notes, Said, said_as
 from .seeds import derived_seed
@@ -59,9 +60,10 @@ class Means:
 class Collector:
     """Collects rollouts for an on-policy trainer. Everything random is a function of the seed, the rollout and the row."""
 
-    def __init__(self, trainer: Any, means: Means) -> None:
+    def __init__(self, trainer: Any, means: Means, args: Any) -> None:
         self.trainer, self.means = trainer, means
-        self.engine: Engine = means.engine or InProcess(means.chunk_rows)
+        self.engine = engine_apart(args, means.engine or InProcess(means.chunk_rows), means.driver)
+        self.ahead = Ahead(self) if args.rollout_staleness else None
         if isinstance(means.driver, RolloutFunc):
             means.driver.trainer = trainer
         self.said: Said | None = None
@@ -71,7 +73,7 @@ class Collector:
     @property
     def metrics(self) -> list[Metric]:
         """What collecting adds to the meter."""
-        found = [SAMPLING, *self.means.driver.metrics]
+        found = [SAMPLING, *self.means.driver.metrics, *([] if self.ahead is None else AHEAD)]
         for name in self.means.rewards.names:
             mean, square, std = (f"rewards/{name}/{what}" for what in ("mean", "square", "std"))
             found += [
@@ -87,15 +89,26 @@ class Collector:
                 )
         return found
 
-    def collect(self, number: int) -> tuple[Rollout, RewardResult]:
-        """Rollout `number`, measured, with its verdict; all ranks' rows on every rank."""
+    @property
+    def exact(self) -> bool:
+        """Whether rollouts are sampled from the very weights and numbers at which training on them begins."""
+        return self.engine.exact and self.ahead is None
+
+    def asked(self, number: int) -> tuple[list[Row], list[int], list[int]]:
+        """What is sampled for rollout `number` here, per completion: prompt, the prompt's number in the data, and seed."""
         trainer, schedule = self.trainer, self.trainer.schedule
         places = schedule.places(trainer.args.process_index)
         rows, indices = trainer.prompts.rows(
             number * schedule.prompts, schedule.prompts, [place // schedule.samples for place in places]
         )
-        seeds = [derived_seed(trainer.args.seed, number, place) for place in places]
-        episodes = self.sample(rows, seeds)
+        return rows, indices, [derived_seed(trainer.args.seed, number, place) for place in places]
+
+    def collect(self, number: int) -> tuple[Rollout, RewardResult]:
+        """Rollout `number`, measured, with its verdict; all ranks' rows on every rank."""
+        trainer, schedule = self.trainer, self.trainer.schedule
+        places = schedule.places(trainer.args.process_index)
+        rows, indices, seeds = self.asked(number)
+        episodes = self.sample(rows, seeds) if self.ahead is None else self.ahead(number)
         trainer.meter.add(episodes.metrics)
         verdict = self.judge(rows, episodes)
         rollout = self.measure(rows, episodes, verdict, old=trainer.scores_old)
@@ -145,6 +158,8 @@ class Collector:
     def sample(self, rows: Sequence[Row], seeds: Sequence[int]) -> Episodes:
         """One episode per row (a prompt's samples side by side), by the policy in the precision it is trained in."""
         trainer = self.trainer
+        if self.ahead is not None:
+            self.ahead.wait()  # of evaluation: the engine takes over other weights now
         trainer.watchdog.beat("sampling")
         with trainer.accelerator.autocast(), whole(trainer.policy):
             self.engine.sync(trainer.policy, trainer.state.global_step)
@@ -164,6 +179,16 @@ class Collector:
             part = seeds[len(done) : len(done) + n * len(several)]
             done += self.engine(several, params, n=n, seeds=part)
         return done
+
+    def weighed(self, advantages: Tensor, rollout: Rollout, level: str) -> Tensor:
+        """[B, T] `advantages`, corrected for what older weights sampled; see `Ahead.weighed`."""
+        return advantages if self.ahead is None else self.ahead.weighed(advantages, rollout, level)
+
+    def close(self) -> None:
+        """Training has ended."""
+        self.engine.close()
+        if self.ahead is not None:
+            self.ahead.close()
 
     def texts(self, completions: Sequence[Completion]) -> list[str]:
         """What the completions say, without special tokens."""
@@ -238,7 +263,7 @@ class Collector:
         trainer, difference = self.trainer, difference.detach().abs() * mask
         trainer.meter.add({SAMPLING.name: (difference.sum(), mask.sum())})
         exact = trainer.accelerator.mixed_precision == "no" and trainer.policy.dtype == torch.float32
-        if not (exact and self.engine.exact) or self._warned:
+        if not (exact and self.exact) or self._warned:
             return
         worst, self._warned = float(difference.max()) if difference.numel() else 0.0, True
         if worst > SAME:

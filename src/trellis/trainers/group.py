@@ -46,9 +46,9 @@ class GroupTrainer(OnPolicyTrainer):
         self.completions = CompletionLog(
             args.output_dir, count=args.num_completions_to_print, unique=args.log_unique_prompts
         )
-        engine = engine_for(self.args, model=self.policy, accelerator=self.accelerator)
-        if engine is not None:
-            self.collector.engine = engine
+        self.collector.engine = (
+            engine_for(self.args, model=self.policy, accelerator=self.accelerator) or self.collector.engine
+        )
         self._warn_about_dropout()
         if args.sync_ref_model:
             self.add_callback(FollowPolicy(self))
@@ -65,7 +65,7 @@ class GroupTrainer(OnPolicyTrainer):
     @property
     def scores_old(self) -> bool:
         """Where a rollout is one optimizer step of one pass, the policy's own log-probabilities are the old ones."""
-        return self.schedule.steps > 1 or not self.collector.engine.exact
+        return self.schedule.steps > 1 or not self.collector.exact
 
     def _warn_about_dropout(self) -> None:
         rates = [m.p for m in self.model.modules() if isinstance(m, torch.nn.Dropout)]
@@ -144,10 +144,7 @@ class GroupTrainer(OnPolicyTrainer):
         if not resume_from_checkpoint:
             self.tokens_seen = 0
         self.extremes, self.clock = Extremes(), (self.state.global_step, time.perf_counter())
-        try:
-            return super().train(resume_from_checkpoint, **kwargs)
-        finally:
-            self.collector.engine.close()
+        return super().train(resume_from_checkpoint, **kwargs)
 
     # ---- evaluation and resume -------------------------------------------------------------------------------------------
 

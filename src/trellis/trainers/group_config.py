@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from ..data.prepare import check_limit
 from ..engines.choose import check_fields
 from ..rollout import SamplingParams
+from .ahead import check_ahead
 from .config import TrellisConfig, config, option
 from .old_names import Old, needless, refused
 from .schedule import Schedule
@@ -80,6 +81,17 @@ class GroupConfig(TrellisConfig):
     )
     ds3_gather_for_generation: bool = option(True, "Gather ZeRO-3 weights for sampling.")
 
+    rollout_staleness: int = option(
+        0,
+        "Rollouts that sampling may be ahead. 1: the next one is sampled, in another process, while this one is trained on; "
+        "0: in turn.",
+    )
+    rollout_devices: list[str] | None = option(
+        None,
+        "Devices of processes that sample, such as cuda:1 or cpu, one process each; default: sampling in this process, or "
+        "with rollout_staleness in one more on the same device.",
+    )
+
     use_vllm: bool = option(False, "Sample with vLLM instead of the engine in this process.")
     vllm_mode: str = option(
         "server",
@@ -138,6 +150,7 @@ class GroupConfig(TrellisConfig):
             check_limit(name, getattr(self, name))
         self._check_ranges()
         check_fields(self)
+        check_ahead(self)
         self.sampling(frozenset())
 
     def _check_ranges(self) -> None:

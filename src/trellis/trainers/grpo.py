@@ -135,9 +135,9 @@ class GRPOTrainer(GroupTrainer):
             rollout.advantages = rollout.advantages * top_entropy_mask(
                 rollout.values, mask, args.top_entropy_quantile
             )
-        if not self.collector.engine.exact and self.objective.name == "vespo":
+        if not self.collector.exact and self.objective.name == "vespo":
             rollout.old_logps = rollout.sampled_logps  # its own weight spans from the engine to the policy
-        elif not self.collector.engine.exact:
+        elif not self.collector.exact:
             weights = self.correction(rollout)
             self.meter.add(correction_sums(rollout.old_logps - rollout.sampled_logps, weights, mask))
             rollout.advantages = rollout.advantages * weights

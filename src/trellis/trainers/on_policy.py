@@ -53,7 +53,7 @@ class OnPolicyTrainer(PostTrainer):
         self.rollout_index = 0  # of the next rollout; the one in use has index rollout_index - 1
         self.cursor = schedule.steps  # optimizer steps taken on the rollout in use
         self.started, self.episodes_at_start = time.perf_counter(), 0
-        self.collector = Collector(self, means)
+        self.collector = Collector(self, means, args)
         super().__init__(model, self._loop_args(args), **hf)
         seed = args.seed if args.data_seed is None else args.data_seed
         self.prompts = prompts_of(self.train_dataset, seed, shuffle=getattr(args, "shuffle_dataset", True))
@@ -73,6 +73,11 @@ class OnPolicyTrainer(PostTrainer):
     def policy(self) -> Any:
         """The module that samples and is scored."""
         return self.accelerator.unwrap_model(self.model)
+
+    @property
+    def places(self) -> range:
+        """The rows of a rollout that this process samples."""
+        return self.schedule.places(self.args.process_index)
 
     @property
     def scores_old(self) -> bool:
@@ -145,6 +150,8 @@ class OnPolicyTrainer(PostTrainer):
 
     def abandon_data(self) -> None:
         self.cursor = self.schedule.steps
+        if self.collector.ahead is not None:
+            self.collector.ahead.drop()
 
     def minibatch_index(self) -> Tensor:
         """This rank's rows of the next minibatch."""
@@ -180,7 +187,10 @@ class OnPolicyTrainer(PostTrainer):
         if not resume_from_checkpoint:
             self.rollout, self.rollout_index, self.cursor = None, 0, self.schedule.steps
         self.started, self.episodes_at_start = time.perf_counter(), 0
-        return super().train(resume_from_checkpoint, **kwargs)
+        try:
+            return super().train(resume_from_checkpoint, **kwargs)
+        finally:
+            self.collector.close()
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs:
@@ -220,6 +230,9 @@ class OnPolicyTrainer(PostTrainer):
             tensors |= {f"rollout.{f.name}": getattr(self.rollout, f.name) for f in fields(Rollout)}
         notes = self.collector.notes.sums
         plain["on_policy"] = {"rollout_index": self.rollout_index, "cursor": self.cursor, "notes": notes}
+        if self.collector.ahead is not None:
+            ahead, plain["on_policy"]["ahead"] = self.collector.ahead.state(self.places)
+            tensors |= ahead
         return tensors, plain
 
     def load_extra_state(self, tensors: dict[str, Tensor], plain: dict[str, Any]) -> None:
@@ -231,3 +244,5 @@ class OnPolicyTrainer(PostTrainer):
             f.name: tensors[f"rollout.{f.name}"] for f in fields(Rollout) if f"rollout.{f.name}" in tensors
         }
         self.rollout = Rollout(**found).to(self.args.device) if found else None
+        if self.collector.ahead is not None:
+            self.collector.ahead.load(tensors, plain["on_policy"].get("ahead"), self.places)

@@ -151,7 +151,7 @@ class PPOTrainer(OnPolicyTrainer):
         advantages, rollout.returns = gae(
             rollout.rewards, rollout.values, mask, gamma=args.gamma, lam=args.lam
         )
-        rollout.advantages = whiten(advantages, mask)
+        rollout.advantages = self.collector.weighed(whiten(advantages, mask), rollout, "token")
         self.meter.add(rollout_sums(rollout, kl, self.kl_coef))
         self.adapt_kl(float(kl.sum(1).mean()))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
+from .ahead import check_ahead
 from .config import TrellisConfig, config, option
 from .old_names import Old, needless, refused, renamed
 from .schedule import Schedule
@@ -25,7 +26,7 @@ RANGES: list[tuple[tuple[str, ...], Callable[[float], bool], str]] = [
     (
         ("temperature", "response_length", "num_ppo_epochs", "num_mini_batches", "total_episodes")
         + ("local_rollout_forward_batch_size", "kl_horizon", "kl_target", "early_stop_kl", "reward_clip")
-        + ("cliprange", "cliprange_value", "reward_timeout"),
+        + ("cliprange", "cliprange_value", "reward_timeout", "staleness_weight_max"),
         lambda x: x > 0,
         "above 0",
     ),
@@ -151,6 +152,21 @@ class PPOConfig(TrellisConfig):
     value_warmup_steps: int = option(0, "Optimizer steps at the start in which only the critic learns.")
     ds3_gather_for_generation: bool = option(True, "Gather ZeRO-3 weights for sampling.")
 
+    rollout_staleness: int = option(
+        0,
+        "Rollouts that sampling may be ahead. 1: the next one is sampled, in another process, while this one is trained on; "
+        "0: in turn.",
+    )
+    rollout_devices: list[str] | None = option(
+        None,
+        "Devices of processes that sample, such as cuda:1 or cpu, one process each; default: sampling in this process, or "
+        "with rollout_staleness in one more on the same device.",
+    )
+    staleness_weight_max: float | None = option(
+        3.0,
+        "rollout_staleness: largest weight π_now/π_sampled of a token; None: any.",
+    )
+
     num_total_batches: int | None = option(None, "Set by the trainer: rollouts in the run.")
     micro_batch_size: int | None = option(None, "Set by the trainer: rows per forward pass, all ranks.")
     local_batch_size: int | None = option(None, "Set by the trainer: rows of a rollout on one rank.")
@@ -165,6 +181,7 @@ class PPOConfig(TrellisConfig):
             self.metric_for_best_model = "objective/scores"
         super().__post_init__()
         self._check_ranges()
+        check_ahead(self)
         if self.metric_for_best_model in ("loss", "eval_loss"):
             raise ValueError(
                 "an evaluation of PPO has no loss; write metric_for_best_model='objective/scores', or leave it out"

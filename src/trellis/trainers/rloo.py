@@ -89,6 +89,10 @@ class RLOOTrainer(GroupTrainer):
         advantages = leave_one_out(rewards, group, applies)
         return standardized(advantages, applies) if args.normalize_advantages else advantages
 
+    def fill(self, rollout: Rollout, verdict: RewardResult) -> None:
+        super().fill(rollout, verdict)
+        rollout.advantages = self.collector.weighed(rollout.advantages, rollout, "sequence")
+
     def items(self, batch: Rollout) -> int:
         return len(batch)
 

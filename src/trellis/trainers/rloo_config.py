@@ -19,9 +19,17 @@ class RLOOConfig(GroupConfig):
     reward_clip_range: list[float] | None = option(
         None, "Clip rewards, before the KL penalty, to (low, high)."
     )
+    staleness_weight_max: float | None = option(
+        3.0,
+        "rollout_staleness: largest weight π_now/π_sampled of a completion; None: any.",
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.staleness_weight_max is not None and self.staleness_weight_max <= 0:
+            raise ValueError(
+                f"staleness_weight_max={self.staleness_weight_max}: expected a number above 0, or None"
+            )
         clip = self.reward_clip_range
         if clip is not None and not (len(clip) == 2 and clip[0] < clip[1]):
             raise ValueError(
