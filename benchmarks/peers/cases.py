@@ -114,7 +114,7 @@ def _pairs(name: str, shape: str = "llama8k", *, rows: int = 4, **changes: Any) 
 
 def _group(name: str, shape: str = "llama8k", *, samples: int = 8, **changes: Any) -> Case:
     method = name.partition("-")[0]
-    return Case(name, method, "trl116", shape, 16, 8, samples=samples, prompt=LONG, **changes)
+    return Case(name, method, "trl116", shape, 16, 8, steps=1, samples=samples, prompt=LONG, **changes)
 
 
 OWN_ANSWERS = (
@@ -133,11 +133,12 @@ CASES = {
         _ppo("ppo-50k-lora", lora=True),
         _pairs("dpo-8k", aims=(3.8, 3.5)),
         _pairs("dpo-8k-short", prompt=(50, 120, 300)),
-        _pairs("dpo-50k", "neox70", aims=(6, 4)),
+        _pairs("dpo-50k", "neox70", steps=1, aims=(6, 4)),
         _pairs(
             "dpo-50k-026",
             "neox70",
             peer="trl026",
+            steps=1,
             aims=(4.5, 4),
             note="the peer takes rows in order, as ours does",
         ),
