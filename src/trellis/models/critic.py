@@ -90,6 +90,18 @@ class ActorCritic(nn.Module):
         assert critic is not None
         return critic
 
+    @property
+    def _no_split_modules(self) -> list[str]:
+        """What FSDP gathers at a time, by class: layers, and what a model has beside them."""
+        models = [m for m in (self.policy, self.value_model) if m is not None]
+        layers = {name for m in models for name in getattr(m, "_no_split_modules", None) or ()}
+        return [*sorted(layers), *(type(m).__name__ for m in models)]
+
+    def tie_weights(self, **kwargs: Any) -> None:
+        """Let those weights be one again that are tied in the models."""
+        for model in self._transformers():
+            model.tie_weights(**kwargs)
+
     def policy_parameters(self) -> list[nn.Parameter]:
         """The policy's trainable parameters."""
         return [p for p in self.policy.parameters() if p.requires_grad]

@@ -22,9 +22,17 @@ def gathers(module: nn.Module) -> bool:
     return any(map(_is_fsdp, module._forward_pre_hooks.values()))
 
 
+def cut(model: nn.Module) -> bool:
+    """Whether parameters of the model lie in pieces, or would if they were not gathered just now."""
+    return any(map(gathers, model.modules())) or any(hasattr(p, "placements") for p in model.parameters())
+
+
 @contextmanager
 def gathered(model: nn.Module, *, writeback: bool) -> Iterator[None]:
     """Inside, every parameter is a plain one with all its values, and calling the model or a part of it gathers nothing."""
+    for module in model.modules():
+        if gathers(module):
+            module.reshard()  # type: ignore[operator]  # a forward pass without backward leaves the outermost gathered
     places = _places(model)
     full = {id(p): _full(p) for _, _, p in places}
     for module, name, parameter in places:

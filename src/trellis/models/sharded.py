@@ -10,15 +10,14 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from . import fsdp, zero
+
 
 def sharding_of(model: nn.Module) -> str:
     """How the parameters of a model are cut: "fsdp2", "zero3", or "" where every process has them in full."""
-    for parameter in model.parameters():
-        if hasattr(parameter, "ds_id"):
-            return "zero3"
-        if hasattr(parameter, "placements"):
-            return "fsdp2"
-    return ""
+    if any(hasattr(parameter, "ds_id") for parameter in model.parameters()):
+        return "zero3"
+    return "fsdp2" if fsdp.cut(model) else ""
 
 
 @contextmanager
@@ -60,13 +59,9 @@ def mean_row(parameter: Any) -> Tensor:
 def _gathered(model: nn.Module, writeback: bool) -> Any:
     kind = sharding_of(model)
     if kind == "fsdp2":
-        from .fsdp import gathered
-
-        return gathered(model, writeback=writeback)
+        return fsdp.gathered(model, writeback=writeback)
     if kind == "zero3":
-        from .zero import gathered as zero_gathered
-
-        return zero_gathered(model, writeback=writeback)
+        return zero.gathered(model, writeback=writeback)
     return nullcontext()
 
 

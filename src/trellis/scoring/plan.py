@@ -150,5 +150,6 @@ def _both_ways(lm: nn.Module, batch: TokenBatch, layout: str) -> tuple[Tensor, T
         ]
     targets = batch.input_ids.flatten()[arranged.place]
     found = head_scores(lm.get_output_embeddings(), states, targets, transform_of(lm.config, 1.0))["logps"]
-    own = lm(**plain.inputs, use_cache=False).logits.flatten(0, 1)[plain.flat]
+    # Not lm(…): where this runs inside that call, FSDP would take the weights away at its end.
+    own = lm.forward(**plain.inputs, use_cache=False).logits.flatten(0, 1)[plain.flat]
     return found.to(states.dtype), own.log_softmax(-1).gather(-1, targets[:, None]).squeeze(-1)
