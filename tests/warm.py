@@ -21,6 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from importlib import import_module
 from pathlib import Path
+from typing import TextIO
 
 ROOT = Path(__file__).resolve().parent.parent
 IMPORTED = (
@@ -40,15 +41,15 @@ LONGEST = 1 << 20
 
 
 class Child:
-    """A started process, with the names of `subprocess.Popen`; both outputs are text pipes."""
+    """A started process, with the names of `subprocess.Popen`; its outputs are text pipes, the second one where it is no file."""
 
-    def __init__(self, words: tuple[str, ...], env: dict[str, str]) -> None:
+    def __init__(self, words: tuple[str, ...], env: dict[str, str], stderr: TextIO | None) -> None:
         self.link, theirs = socket.socketpair()
         (out, out_end), (err, err_end) = os.pipe(), os.pipe()
         self.stdout, self.stderr = open(out), open(err)
         request = json.dumps({"words": words, "env": env, "cwd": os.getcwd()}).encode() + b"\n"
         assert len(request) < LONGEST
-        given = [theirs.fileno(), out_end, err_end]
+        given = [theirs.fileno(), out_end, err_end if stderr is None else stderr.fileno()]
         sent = socket.send_fds(server(), [request], given)
         server().sendall(request[sent:])
         theirs.close()
@@ -108,9 +109,9 @@ class Child:
             end.close()
 
 
-def start(*words: object, env: dict[str, str] | None = None) -> Child:
+def start(*words: object, env: dict[str, str] | None = None, stderr: TextIO | None = None) -> Child:
     """`python WORDS…`, where WORDS begin with the path of a script or with `-m MODULE`; `env` is the whole environment."""
-    return Child(tuple(map(str, words)), dict(os.environ if env is None else env))
+    return Child(tuple(map(str, words)), dict(os.environ if env is None else env), stderr)
 
 
 def run(

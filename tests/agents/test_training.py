@@ -1,14 +1,13 @@
 """GRPO on conversations: a tiny model calls tools and plays, and only what it said is trained."""
 
 import copy
-import subprocess
-import sys
 from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 
+from tests import warm
 from tests.agents.talking import Policy, add, asks, by_turn, chat, divide, tool_tokenizer
 from tests.builders import tiny_model
 from trellis import GRPOConfig, GRPOTrainer
@@ -146,7 +145,7 @@ def test_the_example_runs(task, tmp_path):
     }
     words = [word for name, value in flags.items() for word in (f"--{name}", str(value))]
     script = ROOT / "examples" / "scripts" / "grpo_agent.py"
-    done = subprocess.run([sys.executable, str(script), *words, "--use_cpu"], capture_output=True, text=True)
+    done = warm.run(script, *words, "--use_cpu")
     assert done.returncode == 0, done.stderr[-3000:]
     assert (tmp_path / "agent" / "model.safetensors").exists()
     turns = [

@@ -1,21 +1,19 @@
 """A process that dies anywhere in a save leaves the checkpoints that were there, and perhaps the new one; never a half."""
 
 import json
-import subprocess
-import sys
 from functools import cache
 from pathlib import Path
 
 import pytest
+
+from tests import warm
 
 SCRIPT = Path(__file__).with_name("kill_points.py")
 
 
 @cache
 def kills(scenario):
-    done = subprocess.run(
-        [sys.executable, str(SCRIPT), scenario], capture_output=True, text=True, check=False
-    )
+    done = warm.run(SCRIPT, scenario)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert len(found) > 35, "the script must have died at every file of the save"

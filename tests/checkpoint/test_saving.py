@@ -10,6 +10,7 @@ import sys
 import pytest
 import torch
 
+from tests import warm
 from trellis import checkpoint
 
 
@@ -169,15 +170,12 @@ def test_two_ranks_write_one_checkpoint_and_fail_together(tmp_path):
     Then: the save fails on both; nothing of it remains
     """
     root = tmp_path / "run"
-    command = [sys.executable, "-c", RANKS]
-    ranks = [
-        subprocess.Popen(
-            [*command, str(r), str(root), str(tmp_path / "meet")], stdout=subprocess.PIPE, text=True
-        )
-        for r in (0, 1)
-    ]
-    said = [p.communicate(timeout=120)[0].splitlines() for p in ranks]
-    assert [p.returncode for p in ranks] == [0, 0]
+    (tmp_path / "ranks.py").write_text(RANKS)
+    ranks = [warm.start(tmp_path / "ranks.py", r, root, tmp_path / "meet") for r in (0, 1)]
+    said = [rank.communicate(timeout=120)[0].splitlines() for rank in ranks]
+    assert [rank.wait() for rank in ranks] == [0, 0]
+    for rank in ranks:
+        rank.close()
     assert said[0] == [
         "RuntimeError saving the checkpoint failed on rank 1: ValueError: no room",
         "ValueError",

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +10,7 @@ import torch
 import yaml
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
+from tests import warm
 from tests.builders import tiny_classifier, tiny_model, tiny_tokenizer
 from trellis.cli import main
 from trellis.monitor import read_history
@@ -48,11 +47,7 @@ def home(tmp_path_factory):
 
 
 def run_script(script: str, *words: str) -> None:
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "examples" / "scripts" / script), *words, "--use_cpu"],
-        capture_output=True,
-        text=True,
-    )
+    done = warm.run(ROOT / "examples" / "scripts" / script, *words, "--use_cpu")
     assert done.returncode == 0, done.stderr[-3000:]
 
 

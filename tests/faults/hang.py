@@ -27,12 +27,12 @@ def holds_everything(completions: list[str], **columns: object) -> list[float]:
 def main(folder: str, how: str) -> None:
     """Train, until it hangs."""
     if how in ("stopped", "killed"):
-        trainer = spoiled(folder, marked=(), hang_timeout=20, ddp_backend="gloo")
+        trainer = spoiled(folder, marked=(), hang_timeout=8, ddp_backend="gloo")
         number = signal.SIGSTOP if how == "stopped" else signal.SIGKILL
         trainer.add_callback(Kill(number, step=3, rank=1))
     else:
         cases.long_words = holds_everything if how == "holds" else waits
-        trainer = cases.ppo(folder, hang_timeout=None if how == "signalled" else 6)
+        trainer = cases.ppo(folder, hang_timeout=None if how == "signalled" else 4)
     trainer.train()
 
 

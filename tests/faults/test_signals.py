@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from tests import warm
 from tests.builders import tiny_model, tiny_tokenizer
 from tests.resume import cases
 from tests.resume.equal import difference, disturb, history, optimizer_hash, weights_hash
@@ -139,8 +140,6 @@ def test_the_exit_status_of_a_command(tmp_path):
     assert "resume_from_checkpoint=True goes on" in cut.stderr
     assert checkpoint.newest_whole(tmp_path / "run").name == "checkpoint-2"
     calm = {**os.environ, "CALM": "1"}
-    done = subprocess.run(
-        [*command, "--resume_from_checkpoint", "True"], capture_output=True, text=True, env=calm, check=False
-    )
+    done = warm.run(*command[1:], "--resume_from_checkpoint", "True", env=calm)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "run" / "model.safetensors").is_file()

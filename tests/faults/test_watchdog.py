@@ -1,17 +1,15 @@
 """Runs that hang end by themselves and say where; each is a process of its own."""
 
 import os
-import signal
-import subprocess
-import sys
 import threading
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from tests.ranks import free_port
+from tests import warm
+from tests.ranks import places
 from trellis.trainers.watchdog import EXIT_HUNG, Watchdog
 
 SCRIPT = Path(__file__).with_name("hang.py")
@@ -29,9 +27,7 @@ def ended(folder, how):
 
 def started(folder, how, **environment):
     """A process of `hang.py`; what it says on stderr can be read."""
-    command = [sys.executable, str(SCRIPT), str(folder), how]
-    pipe = subprocess.PIPE
-    return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env={**os.environ, **environment})
+    return warm.start(SCRIPT, folder, how, env={**os.environ, **environment})
 
 
 def test_a_reward_that_never_answers(tmp_path):
@@ -41,7 +37,7 @@ def test_a_reward_that_never_answers(tmp_path):
     with ended(tmp_path, "waits") as child:
         _, said = child.communicate(timeout=200)
     assert child.returncode == EXIT_HUNG == 124
-    assert "step 1, rank 0 of 1, while asking the rewards (hang_timeout=6)" in said
+    assert "step 1, rank 0 of 1, while asking the rewards (hang_timeout=4)" in said
     assert 'hang.py", line' in said, "the stacks name the user's function"
     assert " in waits" in said
 
@@ -62,16 +58,14 @@ def test_one_of_two_ranks_is_gone(how, tmp_path):
     """Fault: one of two processes is stopped, or killed, in the middle of a step
     Then: the other ends by itself; where it would wait for ever, it says rank, step and phase
     """
-    cluster = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
-    cluster |= {"GLOO_SOCKET_IFNAME": "lo" if sys.platform == "linux" else "lo0"}
-    ranks = [started(tmp_path, how, RANK=str(r), LOCAL_RANK=str(r), **cluster) for r in (0, 1)]
+    ranks = [started(tmp_path, how, **place) for place in places(2)]
     try:
         _, said = ranks[0].communicate(timeout=200)
     finally:
         for rank in ranks:
-            with suppress(ProcessLookupError):
-                rank.send_signal(signal.SIGKILL)
+            rank.kill()
             rank.communicate()
+            rank.close()
     if how == "stopped":
         assert ranks[0].returncode == EXIT_HUNG
         assert "step 3, rank 0 of 2, while training" in said

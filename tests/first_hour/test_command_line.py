@@ -6,18 +6,18 @@ import sys
 
 import pytest
 
+from tests import warm
+
 from .page import promised
 from .parts import METHODS, ONE_STEP, judge, policy
 
-TRELLIS = [sys.executable, "-m", "trellis.cli"]
-
 
 def trellis(*words: str) -> subprocess.CompletedProcess:
-    return subprocess.run([*TRELLIS, *words], capture_output=True, text=True)
+    return warm.run("-m", "trellis.cli", *words)
 
 
 def test_row_31_help_names_every_trainer_and_starts_at_once():
-    done = trellis("--help")
+    done = subprocess.run([sys.executable, "-m", "trellis.cli", "--help"], capture_output=True, text=True)
     assert done.returncode == 0
     assert {name.lower() for name in METHODS} | {"demo"} <= set(done.stdout.split())
 

@@ -1,39 +1,32 @@
 """Kill a training process with SIGKILL at a random moment, resume it, and compare with a run that nobody touched.
 
-`python tests/resume/kill9.py [CASE …] [--seed N] [--kills N]` does so for the named cases (default: one per trainer) and prints
-one line each; exit code 1 when any final weights differ. Every run is a process of its own. The moment is drawn among all that a
-run says: each finished optimizer step and each call of the reward function, which lies in the middle of a rollout.
+`python -m tests.resume.kill9 [CASE …] [--seed N] [--kills N]` does so for the named cases (default: one per trainer) and prints
+one line each; exit code 1 when any final weights differ. Every run is a process of its own, which starts warm. The moment is
+drawn among all that a run says: each finished optimizer step and each call of the reward function, in the middle of a rollout.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import random
 import signal
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests import warm
 
 
 def run(case: str, folder: Path, *, resume: bool = False, kill_at: int | None = None) -> list[str]:
     """Train `case` in a process of its own; returns what it said. With `kill_at` it dies right after so many events."""
-    paths = [str(ROOT / "src"), str(ROOT), os.environ.get("PYTHONPATH", "")]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, paths))}
-    command = [sys.executable, __file__, "--child", str(folder), case, *(["--resume"] if resume else [])]
+    words = ["-m", "tests.resume.kill9", "--child", folder, case, *(["--resume"] if resume else [])]
     said: list[str] = []
-    with (
-        tempfile.TemporaryFile("w+") as errors,
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment) as child,
-    ):
-        for line in child.stdout or ():
+    with tempfile.TemporaryFile("w+") as errors, warm.start(*words, stderr=errors) as process:
+        for line in process.stdout:
             said.append(line.strip())
             if kill_at is not None and len(said) > kill_at:
-                child.send_signal(signal.SIGKILL)
-        code = child.wait()
+                process.send_signal(signal.SIGKILL)
+        code = process.wait()
         errors.seek(0)
         if code not in (0, None if kill_at is None else -signal.SIGKILL):
             raise SystemExit(f"{case} in {folder} ended with {code}:\n{errors.read()}")
@@ -73,15 +66,15 @@ def compare(case: str, draw: random.Random, kills: int) -> bool:
         return last == calm[-1]
 
 
-def main() -> int:
-    """See the module's text."""
+def main(words: list[str] | None = None) -> int:
+    """See the module's text; `words` stand for the command line's."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("cases", nargs="*")
     parser.add_argument("--seed", type=int)
     parser.add_argument("--kills", type=int, default=1)
     parser.add_argument("--child", help=argparse.SUPPRESS)
     parser.add_argument("--resume", action="store_true", help=argparse.SUPPRESS)
-    args = parser.parse_args()
+    args = parser.parse_args(words)
     if args.child:
         child(args.cases[0], args.child, args.resume)
         return 0
