@@ -32,7 +32,7 @@ def mended(subject: Subject) -> tuple[list[dict[str, Any]], list[str]]:
             continue
         done["changed: characters, special tokens or a repeated prompt taken out of the text"] += new != row
         kept.append(new)
-    return kept, [f"{count} rows {what}" for what, count in done.items() if count]
+    return kept, [f"{count} × {what}" for what, count in done.items() if count]
 
 
 def write_rows(rows: list[dict[str, Any]], path: str) -> None:

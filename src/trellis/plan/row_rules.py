@@ -41,7 +41,7 @@ def unreadable(subject: Subject) -> Iterator[Finding]:
         yield from finding(
             "error",
             [number for number, _ in reading.broken],
-            f"cannot be read, training would stop there; row {number}: {why}",
+            f"cannot be read; training would stop there. Row {number}: {why}",
             "correct them, or leave them out",
             "left out",
         )
@@ -51,7 +51,7 @@ def unreadable(subject: Subject) -> Iterator[Finding]:
 def empty(subject: Subject) -> Iterator[Finding]:
     """Rows in which a part that is needed holds nothing."""
     numbers = [i for i, parts in enumerate(subject.texts) if lacks(parts, subject.family)]
-    yield from finding("warning", numbers, "have an empty text or answer", "leave them out", "left out")
+    yield from finding("warning", numbers, "has an empty text or answer", "leave them out", "left out")
 
 
 def lacks(parts: Mapping[str, Any], family: str) -> bool:
@@ -72,7 +72,7 @@ def repeated(subject: Subject) -> Iterator[Finding]:
     seen: set[str] = set()
     numbers = [i for i, row in enumerate(subject.rows) if _known(identity(subject, row), seen)]
     yield from finding(
-        "warning", numbers, "repeat an earlier row", "leave them out, or repeat all rows alike", "left out"
+        "warning", numbers, "repeats an earlier row", "leave them out, or repeat all rows alike", "left out"
     )
 
 
@@ -90,7 +90,7 @@ def equal_sides(subject: Subject) -> Iterator[Finding]:
     yield from finding(
         "warning",
         numbers,
-        "have the same text as chosen and rejected; training leaves them out",
+        "has the same text as chosen and rejected; training leaves them out",
         "leave them out, or write the other answer",
         "left out",
     )
@@ -118,7 +118,7 @@ def contradictions(subject: Subject) -> Iterator[Finding]:
     yield from finding(
         "warning",
         numbers,
-        "say the opposite of another row about the same answers",
+        "says the opposite of another row about the same answers",
         "keep the judgement that you trust",
     )
 
@@ -132,7 +132,7 @@ def prompts_that_differ(subject: Subject) -> Iterator[Finding]:
     yield from finding(
         "error",
         numbers,
-        "are pairs of conversations that do not begin with the same prompt",
+        "is a pair of conversations that do not begin with the same prompt",
         "give both answers the prompt they were written for, best in a column `prompt`",
         "left out",
     )
@@ -167,7 +167,7 @@ def prompt_again(subject: Subject) -> Iterator[Finding]:
     yield from finding(
         "warning",
         numbers,
-        "have an answer that begins with the prompt, so the model reads it twice",
+        "has an answer that begins with the prompt, so the model reads it twice",
         "take the prompt out of the answer",
         "taken out of the answer",
     )
@@ -193,7 +193,7 @@ def leaks(subject: Subject) -> Iterator[Finding]:
     yield from finding(
         "warning",
         numbers,
-        "are in the test split too, so what is measured there is memory",
+        "is in the test split too, so what is measured there is memory",
         "leave them out of the training rows",
         "left out",
     )
@@ -213,7 +213,7 @@ def leaking_prompts(subject: Subject) -> Iterator[Finding]:
         if plain(row.get(column)) in held and identity(subject, row) not in same
     ]
     yield from finding(
-        "note", numbers, "ask what the test split asks too", "split by prompt to measure what is new"
+        "note", numbers, "asks what the test split asks too", "split by prompt to measure what is new"
     )
 
 
@@ -247,6 +247,21 @@ def labels(subject: Subject) -> Iterator[Finding]:
 
 
 @rule
+def no_prompt(subject: Subject) -> Iterator[Finding]:
+    """Pairs of answers to nothing."""
+    rows = subject.reading.prepared
+    bare = [
+        i for i, row in zip(subject.reading.origin, rows, strict=True) if len(row.get("prompt_ids", "x")) < 2
+    ]
+    if subject.family == "pairs" and len(bare) == len(rows) and rows:
+        yield Finding(
+            "note",
+            "no row has a prompt: there is no such column, and the two answers do not begin alike",
+            "add a column `prompt`, unless the texts are meant to stand alone",
+        )
+
+
+@rule
 def longer_wins(subject: Subject) -> Iterator[Finding]:
     """Whether length alone says which answer was preferred."""
     if subject.family != "pairs":
@@ -270,10 +285,10 @@ def _sign(value: int) -> int:
 def odd_characters(subject: Subject) -> Iterator[Finding]:
     """Characters that come from a wrong decoding or a copy from a page."""
     kinds = {
-        "hold U+FFFD, which stands for a character that was lost": lambda text: LOST in text,
-        "hold control characters": lambda text: bool(CONTROL.search(repaired(text))),
-        "hold invisible characters (zero width, byte order mark)": lambda text: bool(INVISIBLE.search(text)),
-        "hold UTF-8 that was read as Windows-1252 (Ã© for é)": lambda text: repaired(text) != text,
+        "holds U+FFFD, which stands for a character that was lost": lambda text: LOST in text,
+        "holds control characters": lambda text: bool(CONTROL.search(repaired(text))),
+        "holds invisible characters (zero width, byte order mark)": lambda text: bool(INVISIBLE.search(text)),
+        "holds UTF-8 that was read as Windows-1252 (Ã© for é)": lambda text: repaired(text) != text,
     }
     for (text, found), mends in zip(
         kinds.items(), ("left out", "taken out", "taken out", "read again"), strict=True

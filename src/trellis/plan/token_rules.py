@@ -26,9 +26,9 @@ def cut_away(subject: Subject) -> Iterator[Finding]:
     need = "" if report is None or not report.needed[1] else f" (the longest needs {report.needed[1]})"
     advice = f"raise {_limit(subject)}{need}, or shorten the rows"
     for reasons, text in (
-        (CUT_AWAY, "lose their whole answer to the limit on length and are left out"),
-        ((SAME_AFTER,), "have answers that are equal as far as the limit on length lets them be read"),
-        (TOO_LONG, "are longer than the limit and are left out"),
+        (CUT_AWAY, "loses its whole answer to the limit on length and is left out"),
+        ((SAME_AFTER,), "has answers that are equal as far as the limit on length lets them be read"),
+        (TOO_LONG, "is longer than the limit and is left out"),
     ):
         numbers = [i for reason in reasons for i in reading.numbers(reason)]
         yield from finding("warning", numbers, text, advice, "left out")
@@ -40,7 +40,7 @@ def nothing_to_train(subject: Subject) -> Iterator[Finding]:
     yield from finding(
         "warning",
         subject.reading.numbers("no token to train"),
-        "have no token to train",
+        "has no token to train",
         "look at the assistant's turns, or at the masks",
         "left out",
     )
@@ -53,7 +53,7 @@ def cut(subject: Subject) -> Iterator[Finding]:
     yield from finding(
         "warning" if len(subject.reading.numbers("cut")) * 20 > len(subject.rows) else "note",
         subject.reading.numbers("cut"),
-        "are cut to the limit on length",
+        "is cut to the limit on length",
         f"raise {_limit(subject)} where memory allows (99 % of what is kept now fits {length}), or shorten them",
     )
 
@@ -70,7 +70,7 @@ def endless(subject: Subject) -> Iterator[Finding]:
         if tokenizer.eos_token_id is None
         else "end an assistant's turn with a special token in the chat template, or train the end token (labels, masks)"
     )
-    yield from finding("warning", numbers, "do not end in a trained end token", advice)
+    yield from finding("warning", numbers, "does not end in a trained end token", advice)
 
 
 @rule
@@ -82,7 +82,7 @@ def doubled_end(subject: Subject) -> Iterator[Finding]:
     yield from finding(
         "warning",
         doubled_ends(subject),
-        f"end in {name} more than once",
+        f"ends in {name} more than once",
         f"leave {name} out of the text: the preparation writes it",
         "taken out of the text",
     )
@@ -90,7 +90,7 @@ def doubled_end(subject: Subject) -> Iterator[Finding]:
     yield from finding(
         "warning",
         inside,
-        f"have {name} in the middle of what is learned, so a model learns to go on after its end",
+        f"has {name} in the middle of what is learned, so a model learns to go on after its end",
         "split them there, or write conversations as messages",
     )
 
@@ -114,7 +114,7 @@ def doubled_begin(subject: Subject) -> Iterator[Finding]:
     yield from finding(
         "warning",
         doubled_begins(subject),
-        f"hold {name} more than once",
+        f"holds {name} more than once",
         f"leave {name} out of the text: the tokenizer or the template writes it",
         "taken out of the text",
     )
@@ -174,7 +174,7 @@ def unknown_tokens(subject: Subject) -> Iterator[Finding]:
     yield from finding(
         "warning",
         numbers,
-        f"hold characters that the tokenizer does not know ({subject.tokenizer.unk_token})",
+        f"holds characters that the tokenizer does not know ({subject.tokenizer.unk_token})",
         "choose a model whose tokenizer knows this language, or take the characters out",
     )
 
@@ -185,6 +185,6 @@ def seams(subject: Subject) -> Iterator[Finding]:
     yield from finding(
         "note",
         subject.reading.numbers("merged"),
-        "have a prompt whose last token merges with the answer's first",
+        "has a prompt whose last token merges with the answer's first",
         "end prompts without a space, and begin answers with it",
     )

@@ -66,12 +66,7 @@ def texts(check: Check) -> bool:
 
 def says(found: Finding) -> str:
     """A finding in one line."""
-    rows = f"{found.count} row{'s' if found.count != 1 else ''} " if found.count and not _whole(found) else ""
-    return rows + found.text
-
-
-def _whole(found: Finding) -> bool:
-    return not found.rows
+    return f"{found.count} × {found.text}" if found.rows else found.text
 
 
 def where(found: Finding) -> str:
