@@ -13,6 +13,7 @@ from torch import nn
 from .. import checkpoint
 from .alive import Alive
 from .diagnosis import diagnose, tensors_of
+from .zero import refused, scales
 
 logger = logging.getLogger(__name__)
 FOLDER = "bad_steps"
@@ -39,8 +40,9 @@ class BadSteps:
         any_loss, any_signal = trainer.sum_over_ranks(torch.tensor([float(mine), float(told)])).tolist()
         trainer.signals.agree(bool(any_signal))
         # A gradient scaler (fp16) looks for the scale at which nothing overflows: too large is no fault.
-        scaled = trainer.accelerator.scaler is not None
-        if any_loss or not (scaled or norm is None or math.isfinite(float(norm))):
+        if not scales(trainer) and refused(trainer):
+            norm = math.inf  # DeepSpeed has not stepped; the norm it tells is that of the step before
+        if any_loss or not (scales(trainer) or norm is None or math.isfinite(float(norm))):
             self._answer(model, norm, mine or not any_loss)
         else:
             self._adapters.look(model)
@@ -61,9 +63,11 @@ class BadSteps:
             )
             raise FloatingPointError(said + many)
         # Optimizers leave a parameter without gradient, and what they remember of it, alone.
-        model.zero_grad(set_to_none=True)
+        model.zero_grad()
         trainer.current.take_back()
         trainer.current.take_back_loss()
+        if refused(trainer):
+            trainer.lr_scheduler.step()  # the loop leaves it where it is, after a step that DeepSpeed left out
         back = f" Went back to {self._roll_back()}." if args.on_bad_step == "rollback" else ""
         logger.warning(
             "%s The step is left out (%d of at most %d).%s", said, self.count, args.max_bad_steps, back

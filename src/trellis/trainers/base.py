@@ -187,7 +187,7 @@ class PostTrainer(ShardedTrainer):
         self.meter.add(out.metrics)
         # Gradients are averaged over ranks, and the divisor counts all of them.
         divisor = self.count_items([inputs]) if num_items_in_batch is None else num_items_in_batch
-        loss = out.total * self.accelerator.num_processes / divisor
+        loss = self.seen(out.total * self.accelerator.num_processes / divisor)
         return (loss, out) if return_outputs else loss
 
     def _prepare_inputs(self, inputs: Any) -> Any:

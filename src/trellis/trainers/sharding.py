@@ -9,16 +9,16 @@ from typing import Any
 import torch
 from accelerate import PartialState
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
-from transformers import Trainer
 
 from .. import checkpoint
 from ..models.sharded import whole
 from .own_rows import swapped
+from .zero import ZeroTrainer
 
 SCHEDULER = "scheduler.pt"
 
 
-class ShardedTrainer(Trainer):
+class ShardedTrainer(ZeroTrainer):
     """Trains with FSDP2 where accelerate was asked for it, on a CPU too.
 
     A checkpoint holds the whole model as stock transformers reads it, written by one process, and the optimizer in pieces; it can
