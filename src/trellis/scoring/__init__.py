@@ -2,7 +2,17 @@
 
 from .counters import Work, counting
 from .inside import inside
-from .plan import plan_for
+from .plan import layouts_of, plan_for
 from .scores import in_chunks, score, sequence_scores, token_values
 
-__all__ = ["Work", "counting", "in_chunks", "inside", "plan_for", "score", "sequence_scores", "token_values"]
+__all__ = [
+    "Work",
+    "counting",
+    "in_chunks",
+    "inside",
+    "layouts_of",
+    "plan_for",
+    "score",
+    "sequence_scores",
+    "token_values",
+]

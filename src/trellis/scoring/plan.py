@@ -77,6 +77,11 @@ def plan_for(model: nn.Module, layout: str) -> Plan:
     return plans[layout]
 
 
+def layouts_of(lm: nn.Module) -> list[Plan]:
+    """The plans by which a model has been scored until now."""
+    return list(_plans.get(lm, {}).values())
+
+
 def _choose(lm: nn.Module, layout: str) -> Plan:
     if layout not in ("auto", *LAYOUTS):
         raise ValueError(f"layout={layout!r} is unknown; use one of {['auto', *LAYOUTS]}")

@@ -102,6 +102,17 @@ class TrellisConfig(TrainingArguments):
         "the best of these that leaves the model's numbers as they are.",
         choices=("auto", "shared", "packed", "padded"),
     )
+    micro_batch_tokens: int | None = option(
+        None,
+        "Take a micro-batch in parts of at most so many tokens (a shared prompt counts once): gradients stay, memory follows "
+        "the longest part. One process; default: whole micro-batches, halved where memory does not suffice.",
+    )
+    float32_matmul_precision: str | None = option(
+        None,
+        "Products of float32 matrices: highest, high (TF32) or medium (bfloat16), faster where the hardware has it, and not "
+        "exact; default: as torch is set.",
+        choices=("highest", "high", "medium"),
+    )
 
     on_bad_step: str = option(
         "stop",
@@ -142,6 +153,11 @@ class TrellisConfig(TrainingArguments):
             self.dataloader_pin_memory = self._accelerated
         super().__post_init__()
         check_size(self)
+        if self.micro_batch_tokens is not None and self.world_size > 1:
+            raise ValueError(
+                f"micro_batch_tokens={self.micro_batch_tokens} with {self.world_size} processes: they would cut differently, and "
+                "wait for each other; lower per_device_train_batch_size and raise gradient_accumulation_steps instead"
+            )
         self._announce()
 
     @property
@@ -161,6 +177,8 @@ class TrellisConfig(TrainingArguments):
                 ) from error
 
     def _check_faults(self) -> None:
+        if self.micro_batch_tokens is not None and self.micro_batch_tokens < 1:
+            raise ValueError(f"micro_batch_tokens={self.micro_batch_tokens} must be at least 1, or None")
         if self.max_bad_steps < 0:
             raise ValueError(f"max_bad_steps={self.max_bad_steps} must be at least 0")
         if self.hang_timeout is not None and self.hang_timeout <= 0:

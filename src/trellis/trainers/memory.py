@@ -14,6 +14,7 @@ import torch
 from accelerate.utils import DistributedType
 from torch import Tensor, nn
 
+from .alive import explained
 from .step import rows_of
 
 logger = logging.getLogger(__name__)
@@ -28,8 +29,29 @@ def out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in SAID)
 
 
+def spans(batch: Any, rows: int | None, tokens: int | None) -> list[range]:
+    """The rows (or pairs) of a batch in consecutive parts of at most `rows` and of at most `tokens` real tokens each, a group's
+    prompt counted once per part; a row that is longer stands alone."""
+    known = getattr(batch, "tokens", batch)
+    lengths, prompts, groups = known.lengths.tolist(), known.prompt_len.tolist(), known.group.tolist()
+    found, start, total = [], 0, 0
+    met: set[int] = set()
+    for i in range(len(batch)):
+        own = {groups[r]: prompts[r] for r in range(i, len(lengths), len(batch))}
+        answers = sum(lengths[r] - prompts[r] for r in range(i, len(lengths), len(batch)))
+        more = answers + sum(n for group, n in own.items() if group not in met)
+        full = i - start == rows or (tokens is not None and total + more > tokens)
+        if full and i > start:
+            found.append(range(start, i))
+            start, met, total, more = i, set(), 0, answers + sum(own.values())
+        met.update(own)
+        total += more
+    return [*found, range(start, len(batch))]
+
+
 class Memory:
-    """Takes micro-batches in parts of at most `rows` rows (None: whole), a number that is found once and kept."""
+    """Takes micro-batches in parts of at most `rows` rows (None: whole), a number that is found once and kept, and of at most
+    `micro_batch_tokens` tokens."""
 
     def __init__(self, trainer: Any) -> None:
         self.trainer = trainer
@@ -47,7 +69,7 @@ class Memory:
                 return step.losses[-1]
             except (RuntimeError, MemoryError) as error:
                 if not out_of_memory(error):
-                    raise
+                    raise explained(error)
                 # Its traceback would keep alive what did not fit.
                 failure = error.with_traceback(None)
             self._halve(batch, failure)
@@ -59,11 +81,11 @@ class Memory:
             todo = step.batches
 
     def _in_parts(self, take: Take, model: nn.Module, batch: Any, items: Any) -> Tensor:
-        if self.rows is None or len(batch) <= self.rows:
+        tokens = self.trainer.args.micro_batch_tokens
+        if tokens is None and (self.rows is None or len(batch) <= self.rows):
             return take(model, batch, items)
         items = self.trainer.count_items([batch]) if items is None else items
-        starts = range(0, len(batch), self.rows)
-        parts = [rows_of(batch, range(at, min(at + self.rows, len(batch)))) for at in starts]
+        parts = [rows_of(batch, part) for part in spans(batch, self.rows, tokens)]
         return torch.stack([take(model, part, items) for part in parts]).sum(0)
 
     def _halve(self, batch: Any, failure: BaseException) -> None:

@@ -1,0 +1,78 @@
+"""What a run settles for itself, where nobody said otherwise, in one line after its first step."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from transformers import TrainerCallback
+
+from ..models import base_causal_lm
+from ..scoring import layouts_of
+
+PRODUCTS = {
+    "highest": "full float32",
+    "high": "TF32 or as good as it",
+    "medium": "bfloat16 where the hardware has it",
+}
+"""What matrix products of float32 numbers are computed in, by the name that torch gives it."""
+
+
+@contextmanager
+def products_in(precision: str | None) -> Iterator[None]:
+    """Within it, products of float32 matrices have `precision` ("highest", "high", "medium"; None: as found)."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(precision or before)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+@contextmanager
+def during(trainer: Any) -> Iterator[None]:
+    """What holds while a trainer trains: signals are caught, hangs and times seen, products computed as asked."""
+    with trainer.signals.caught(), trainer.watchdog.running(), trainer.profile.running():
+        with products_in(trainer.args.float32_matmul_precision):
+            yield
+
+
+def chosen(trainer: Any) -> str:
+    """Layout, attention, cut of micro-batches, activations, products and threads, as they are in use."""
+    args, memory = trainer.args, trainer.memory
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    lm = base_causal_lm(getattr(model, "policy", model))
+    plans = layouts_of(lm)
+    scored = next(
+        (f"scored {plan.layout} ({plan.reason})" for plan in plans if plan.reason), "scored as it is"
+    )
+    if memory.rows is not None:
+        cut = f"{memory.rows} rows at once (what fits)"
+    elif args.micro_batch_tokens is not None:
+        cut = f"micro-batches cut at {args.micro_batch_tokens} tokens"
+    else:
+        cut = f"micro-batches of {args.per_device_train_batch_size} whole"
+    parts = (
+        scored,
+        f"attention {getattr(lm.config, '_attn_implementation', None) or 'its own'}",
+        cut,
+        f"activations {'computed again' if args.gradient_checkpointing else 'kept'}",
+        f"float32 products in {PRODUCTS[torch.get_float32_matmul_precision()]}",
+        f"{torch.get_num_threads()} thread{'s' if torch.get_num_threads() > 1 else ''}",
+    )
+    return ", ".join(parts)
+
+
+class Choices(TrainerCallback):
+    """Says them once, when the first step has shown what suits the model."""
+
+    def __init__(self, trainer: Any) -> None:
+        self.trainer, self.said = trainer, False
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if not self.said and args.process_index == 0:
+            print(f"trellis: {chosen(self.trainer)}", file=sys.stderr)
+        self.said = True
