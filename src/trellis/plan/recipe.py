@@ -14,7 +14,8 @@ from .machine import USED, rows_at_once, states
 Lines = list[tuple[str, Any, str]]
 """(name, value, why)."""
 
-STEP_ROWS = {"ppo": 64, "grpo": 64, "rloo": 64}
+ONLINE = ("ppo", "grpo", "rloo")
+ONLINE_STEP = 64
 USUAL_STEP = 32
 LEAST_STEPS = 20
 MOST_ROWS = 16
@@ -107,10 +108,8 @@ def _why_response(known: int) -> str:
 def _sizes(wanted: Wanted, facts: Facts, adapter: bool) -> Lines:
     """Micro-batch and accumulation: what fits at once, and how many rows make a step."""
     micro = _micro(wanted, facts, adapter)
-    online = wanted.method in STEP_ROWS
-    step = STEP_ROWS.get(wanted.method, USUAL_STEP)
-    if not online:
-        step = min(step, max(1, 1 << max(0, (facts.rows // LEAST_STEPS).bit_length() - 1)))
+    online = wanted.method in ONLINE
+    step = _step(wanted.method, facts.rows)
     micro = min(micro, step)
     what = "completions" if online else "rows"
     found: Lines = [
@@ -123,6 +122,21 @@ def _sizes(wanted: Wanted, facts: Facts, adapter: bool) -> Lines:
     return found
 
 
+def _step(method: str, rows: int) -> int:
+    """Rows (or completions) per optimizer step, a power of two: the usual number, but enough steps in an epoch."""
+    if method in ("grpo", "rloo"):
+        return min(ONLINE_STEP, GENERATIONS * _power_below(rows // 2))
+    return (
+        min(ONLINE_STEP, _power_below(rows // 2))
+        if method == "ppo"
+        else min(USUAL_STEP, _power_below(rows // LEAST_STEPS))
+    )
+
+
+def _power_below(count: int) -> int:
+    return 1 << max(0, count.bit_length() - 1)
+
+
 def _micro(wanted: Wanted, facts: Facts, adapter: bool) -> int:
     if facts.model is None:
         return 4
@@ -132,8 +146,8 @@ def _micro(wanted: Wanted, facts: Facts, adapter: bool) -> int:
         reward=bool(wanted.reward_model),
         adapter=adapter,
     )
-    sides = 2 if facts.kind == "pairs" and wanted.method not in STEP_ROWS else 1
-    tokens = sides * max(16, facts.lengths.get("row", 0) + (RESPONSE if wanted.method in STEP_ROWS else 0))
+    sides = 2 if facts.kind == "pairs" and wanted.method not in ONLINE else 1
+    tokens = sides * max(16, facts.lengths.get("row", 0) + (RESPONSE if wanted.method in ONLINE else 0))
     free = USED * facts.machine.memory - held
     return min(
         MOST_ROWS, rows_at_once(free, facts.model, tokens, recompute=facts.machine.device != "the CPU")
