@@ -18,6 +18,7 @@ from tests.builders import tiny_classifier, tiny_model, tiny_tokenizer
 from trellis.types import PairBatch, Record, TokenBatch
 
 ROWS = 8
+TRAINED = 17  # two steps of ROWS, and one in which a single rank has a single row
 HELD_OUT = 9  # divided by no number of ranks or rows
 WORDS = "the battery picture sound price screen is very not good bad great easy small again".split()
 COMMON = {
@@ -65,7 +66,7 @@ def sft(folder: str, batch: int, accumulation: int, *, peft: bool = False, **cha
         SFTConfig(output_dir=folder, **_fields(batch, accumulation, changes)),
         eval_dataset=[{"text": text} for text in sentences(HELD_OUT, seed=4)],
         train_dataset=[
-            {"prompt": p, "completion": " " + c} for p, c in zip(texts[:20], texts[20:], strict=True)
+            {"prompt": p, "completion": " " + c} for p, c in zip(texts[:TRAINED], texts[20:], strict=False)
         ],
         processing_class=tiny_tokenizer(),
         peft_config=_adapter(peft, "CAUSAL_LM"),
@@ -77,7 +78,7 @@ def reward(folder: str, batch: int, accumulation: int, *, peft: bool = False, **
     from trellis import RewardConfig, RewardTrainer
 
     texts = sentences(60, seed=2)
-    pairs = zip(texts[:20], texts[20:40], texts[40:], strict=True)
+    pairs = zip(texts[:TRAINED], texts[20:40], texts[40:], strict=False)
     changes = {"center_rewards_coefficient": 0.1, **changes}
     return RewardTrainer(
         tiny_classifier("gpt2").double(),
@@ -102,7 +103,7 @@ def preferences() -> dict[str, Any]:
     return {
         "train_dataset": [
             {"prompt": p, "chosen": " " + c, "rejected": " " + r}
-            for p, c, r in zip(texts[:20], texts[20:40], texts[40:], strict=True)
+            for p, c, r in zip(texts[:TRAINED], texts[20:40], texts[40:], strict=False)
         ],
         "eval_dataset": [{"prompt": "the", "chosen": " " + a, "rejected": " " + b} for a, b in held_out],
         "processing_class": tiny_tokenizer(),
@@ -154,11 +155,13 @@ def kto(folder: str, batch: int, accumulation: int, *, peft: bool = False, **cha
     from trellis import KTOConfig, KTOTrainer
 
     own = {"beta": 0.3, "desirable_weight": 1.2}
+    data = preferences()
+    data["train_dataset"] = data["train_dataset"][: TRAINED // 2 + 1]  # a pair is two rows
     return KTOTrainer(
         tiny_model("gpt2").double(),
         args=KTOConfig(output_dir=folder, **_fields(batch, accumulation, {**own, **changes})),
         peft_config=_adapter(peft, "CAUSAL_LM"),
-        **preferences(),
+        **data,
     )
 
 

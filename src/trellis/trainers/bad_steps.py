@@ -27,6 +27,10 @@ class BadSteps:
         self.count = 0
         self._adapters = Alive(trainer)
 
+    def logged(self) -> dict[str, float]:
+        """What the log says of them: nothing while there are none."""
+        return {"bad_steps": self.count} if self.count else {}
+
     def judge(self, model: nn.Module, norm: Any) -> None:
         """Called with the step's gradient norm right before the optimizer moves; every rank decides alike.
 

@@ -26,7 +26,7 @@ from .bad_steps import BadSteps
 from .given import Given, OnTrainBegin
 from .memory import Memory
 from .order import endless, seeded
-from .own_rows import Held, swapped
+from .own_rows import Held, OwnRows, swapped
 from .running import load_running, operations, running_state, tokens_in
 from .saving import Saving, require_finite, trained
 from .sharding import ShardedTrainer
@@ -59,11 +59,10 @@ class PostTrainer(ShardedTrainer):
         optimizers: tuple[Any, Any] = (None, None),
         **hf: Any,
     ) -> None:
-        self.given, self.profile = Given(model), Profile(self)
+        self.given, self.profile, self.own_rows = Given(model), Profile(self), OwnRows(self)
         self.meter = Meter(self.declared_metrics())
         self.resumed_from: str | None = None
         self._evaluated = torch.zeros(2, dtype=torch.float64)
-        self._rng_restored = False
         self.current, self.memory, self.bad_steps = Step(self), Memory(self), BadSteps(self)
         self.saving, self.signals, self.watchdog = Saving(self), Signals(self), Watchdog(self)
         # Several GPUs in one process would be nn.DataParallel, which knows nothing of our batches.
@@ -161,9 +160,9 @@ class PostTrainer(ShardedTrainer):
         self, epoch_iterator: Iterator, num_batches: int, device: torch.device
     ) -> tuple[list[Any], Tensor]:
         self.watchdog.beat("reading data")
-        batches = list(itertools.islice(epoch_iterator, num_batches))
+        batches = self.own_rows.cut(list(itertools.islice(epoch_iterator, num_batches)))
         self._load_rng_state(self.resumed_from)
-        return batches, self.count_items(batches)
+        return batches, self.count_items(self.own_rows.of(batches))
 
     def training_step(
         self, model: nn.Module, inputs: Any, num_items_in_batch: Tensor | int | None = None
@@ -183,7 +182,7 @@ class PostTrainer(ShardedTrainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
-        out = self.loss(model, inputs)
+        out = self.own_rows.loss(model, inputs)
         self.meter.add(out.metrics)
         # Gradients are averaged over ranks, and the divisor counts all of them.
         divisor = self.count_items([inputs]) if num_items_in_batch is None else num_items_in_batch
@@ -203,10 +202,9 @@ class PostTrainer(ShardedTrainer):
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs:
-            logs.update(self.meter.means(self.sum_over_ranks) | self.profile.logged())
+            means = self.meter.means(self.sum_over_ranks)
+            logs.update(means | self.profile.logged() | self.bad_steps.logged())
             self.meter.reset()
-            if self.bad_steps.count:
-                logs["bad_steps"] = self.bad_steps.count
         super().log(logs, start_time)
 
     # ---- evaluation ----------------------------------------------------------------------------------------------------
@@ -240,17 +238,17 @@ class PostTrainer(ShardedTrainer):
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         self.watchdog.beat("evaluating")
         own = inputs.own(self.accelerator.gradient_state, self.args.process_index)
-        total, found = torch.zeros((), device=self.args.device), (None, None)
         with torch.no_grad():
+            # Without rows of its own a rank meets the others in the forward pass, where a model may lie in pieces.
+            batch = self._prepare_inputs(self.data_collator(own or inputs.rows))
+            out, items = self.loss(model, batch), float(self.items(batch))
+            total = (out.total / max(items, 1.0)).float()
             if own:
-                batch = self._prepare_inputs(self.data_collator(own))
-                out, items = self.loss(model, batch), float(self.items(batch))
                 self.meter.add(out.metrics)
                 self._evaluated += torch.tensor([float(out.total), items], dtype=torch.float64)
-                total = (out.total / max(items, 1.0)).float()
-            if not prediction_loss_only:  # of all rows: the loop cuts what it gathers itself
-                found = self.predictions(model, self._prepare_inputs(self.data_collator(inputs.rows)))
-        return total, *found
+            if prediction_loss_only:
+                return total, None, None
+            return total, *self.predictions(model, self._prepare_inputs(self.data_collator(inputs.rows)))
 
     # ---- checkpoints ---------------------------------------------------------------------------------------------------
 

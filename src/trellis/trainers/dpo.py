@@ -247,7 +247,7 @@ class DPOTrainer(PostTrainer):
         if self.objective.needs("step") and batches:
             with torch.no_grad(), self.watchdog.during("scoring"), evaluation(self.model):
                 pairs = [self._unmoved(self._prepare_inputs(batch)) for batch in batches]
-            self.whole.begin(pairs, self.accelerator)
+            self.whole.begin(pairs, self.accelerator, len(self.own_rows.of(pairs)))
         return batches, items
 
     def _unmoved(self, batch: PairBatch) -> Pair:

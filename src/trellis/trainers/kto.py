@@ -150,20 +150,23 @@ class KTOTrainer(PostTrainer):
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> Any:
         batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
-        return self.measured(batches, self.sum_over_ranks), items
+        return self.measured(batches, self.sum_over_ranks, len(self.own_rows.of(batches))), items
 
     @torch.no_grad()
     def measured(
-        self, batches: list[UnpairedBatch], reduce: Callable[[Tensor], Tensor] = lambda x: x
+        self,
+        batches: list[UnpairedBatch],
+        reduce: Callable[[Tensor], Tensor] = lambda x: x,
+        own: int | None = None,
     ) -> list[UnpairedBatch]:
         """The micro-batches of a step with their reference log-probs and, where the loss wants it, the step's KL; `reduce` sums a
-        tensor over ranks."""
+        tensor over ranks, the first `own` batches count."""
         known = []
         for batch in map(self._prepare_inputs, batches):
             known.append(replace(batch, ref_logps=self._all_reference_logps(batch)))
         if not self.wants_kl:
             return known
-        kl = self.estimate(known, reduce)
+        kl = self.estimate(known, reduce, own)
         return [replace(batch, kl=kl) for batch in known]
 
     def _all_reference_logps(self, batch: UnpairedBatch) -> Tensor:
@@ -174,16 +177,20 @@ class KTOTrainer(PostTrainer):
         return torch.cat([self.reference_logps(part) for part in parts])
 
     @torch.no_grad()
-    def estimate(self, batches: Iterable[UnpairedBatch], reduce: Callable[[Tensor], Tensor]) -> Tensor:
-        """z of all mismatched rows of `batches`, under the policy as it is now."""
+    def estimate(
+        self, batches: Iterable[UnpairedBatch], reduce: Callable[[Tensor], Tensor], own: int | None = None
+    ) -> Tensor:
+        """z of all mismatched rows of the first `own` of `batches` (None: of all), under the policy as it is now."""
         found = torch.zeros(2, dtype=torch.float64)
         with self.watchdog.during("scoring"), evaluation(self.model):
-            for batch in batches:
+            for number, batch in enumerate(batches):
                 rows = batch.mismatched()
                 logps = self.score(self.model, rows).logps.sum(1)
                 known = batch.ref_logps
                 ref = self.reference_logps(rows) if known is None else known[len(batch) :]
-                found += torch.tensor([float((logps - ref).double().sum()), len(batch)], dtype=torch.float64)
+                if own is None or number < own:
+                    sums = [float((logps - ref).double().sum()), len(batch)]
+                    found += torch.tensor(sums, dtype=torch.float64)
         total, count = reduce(found)
         return mismatch_kl(total, count.clamp(min=1))
 

@@ -1,11 +1,17 @@
-"""Evaluation on several ranks: the loader fills its last batches up with rows seen before, which must not count twice."""
+"""Several ranks: the loader fills the last batches of a pass up with rows seen before, which must not count twice."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
+
+from torch import nn
+
+from ..types import LossOutput, Record
+from .step import rows_of
 
 
 @dataclass(frozen=True)
@@ -15,14 +21,55 @@ class Held:
     rows: list[dict[str, Any]]
 
     def own(self, state: Any, rank: int) -> Sequence[dict[str, Any]]:
-        """The rows that no other rank and no earlier batch has; `state` is accelerate's GradientState.
+        """The rows that no other rank and no earlier batch has; `state` is accelerate's GradientState."""
+        return self.rows[: own_count(state, rank, len(self.rows))]
 
-        Of the ranks' last batches, laid end to end, the first `remainder` rows are the data's last (0: all are; −1: the data is
-        a stream, of whose length nothing is known).
-        """
-        if not state.end_of_dataloader or state.remainder <= 0:
-            return self.rows
-        return self.rows[: max(0, state.remainder - rank * len(self.rows))]
+
+def own_count(state: Any, rank: int, size: int) -> int:
+    """How many of the `size` rows of the batch that was read last are this rank's own.
+
+    Of the ranks' last batches, laid end to end, the first `remainder` rows are the data's last (0: all are; −1: the data is a
+    stream, of whose length nothing is known).
+    """
+    if not state.end_of_dataloader or state.remainder <= 0:
+        return size
+    return min(size, max(0, state.remainder - rank * size))
+
+
+class OwnRows:
+    """Training on this rank's own rows. A rank that has none left for a micro-batch takes a row along that counts nowhere, as all
+    ranks have to meet in a forward and backward pass. `idle`: which micro-batch of the step that is (from 1), or 0."""
+
+    def __init__(self, trainer: Any) -> None:
+        self.trainer, self.idle = trainer, 0
+
+    def cut(self, batches: list[Any]) -> list[Any]:
+        """The micro-batches of a step without the rows that were filled up."""
+        self.idle, trainer = 0, self.trainer
+        if trainer.args.world_size == 1 or not batches or not isinstance(batches[-1], Record):
+            return batches
+        last: Any = batches[-1]
+        size = len(last)
+        own = own_count(trainer.accelerator.gradient_state, trainer.args.process_index, size)
+        if own < size:
+            batches = [*batches[:-1], rows_of(last, range(max(own, 1)))]
+        self.idle = 0 if own else len(batches)
+        return batches
+
+    def of(self, batches: list[Any]) -> list[Any]:
+        """Those of a step's micro-batches that count."""
+        return batches[: self.idle - 1] if self.idle else batches
+
+    def loss(self, model: nn.Module, batch: Any) -> LossOutput:
+        """The trainer's loss of the micro-batch that the step is at; of a row taken along, 0 and no metrics."""
+        trainer = self.trainer
+        if not (self.idle and model.training and len(trainer.current.batches) == self.idle):
+            return trainer.loss(model, batch)
+        before = {name: copy.deepcopy(getattr(trainer, name)) for name in trainer.counted}
+        total = trainer.loss(model, batch).total
+        for name, value in before.items():
+            setattr(trainer, name, value)
+        return LossOutput(total * 0)
 
 
 @contextmanager

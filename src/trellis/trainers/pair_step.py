@@ -40,16 +40,18 @@ class WholeStep:
         self.known += reduce(self.new.cpu())
         self.new = torch.zeros(2, dtype=torch.float64)
 
-    def begin(self, parts: Sequence[Pair], accelerator: Any) -> None:
-        """A step begins: `parts` are this rank's micro-batches."""
-        mine = Pair(**{f.name: torch.cat([getattr(p, f.name) for p in parts]) for f in fields(Pair)})
+    def begin(self, parts: Sequence[Pair], accelerator: Any, own: int | None = None) -> None:
+        """A step begins: `parts` are this rank's micro-batches, of which the first `own` count (None: all)."""
+        count = sum(len(part) for part in parts[:own])
+        mine = Pair(**{f.name: torch.cat([getattr(p, f.name) for p in parts])[:count] for f in fields(Pair)})
         if accelerator.num_processes == 1:
             self.pairs, self.at, self.end = mine, 0, len(mine)
             return
         counts = accelerator.gather(torch.tensor([len(mine)], device=accelerator.device)).tolist()
         self.at = sum(counts[: accelerator.process_index])
         self.end = self.at + len(mine)
-        self.pairs = mine.mapped(lambda x: _gathered(x, counts, accelerator))
+        every = mine.mapped(lambda x: _gathered(x, counts, accelerator))
+        self.pairs = every if len(mine) else None  # what a rank takes along counts nowhere
 
     def take(self, count: int) -> PairStep | None:
         """The step's pairs, and where the next `count` of this rank are among them; None outside a step."""
