@@ -19,6 +19,7 @@ from trellis.types import PairBatch, Record, TokenBatch
 
 ROWS = 8
 TRAINED = 17  # two steps of ROWS, and one in which a single rank has a single row
+PRECISION = torch.float64  # a process in which no model can have it sets another before it builds any
 HELD_OUT = 9  # divided by no number of ranks or rows
 WORDS = "the battery picture sound price screen is very not good bad great easy small again".split()
 COMMON = {
@@ -62,7 +63,7 @@ def sft(folder: str, batch: int, accumulation: int, *, peft: bool = False, **cha
 
     texts = sentences(40, seed=1)
     return SFTTrainer(
-        tiny_model("gpt2").double(),
+        tiny_model("gpt2").to(PRECISION),
         SFTConfig(output_dir=folder, **_fields(batch, accumulation, changes)),
         eval_dataset=[{"text": text} for text in sentences(HELD_OUT, seed=4)],
         train_dataset=[
@@ -81,7 +82,7 @@ def reward(folder: str, batch: int, accumulation: int, *, peft: bool = False, **
     pairs = zip(texts[:TRAINED], texts[20:40], texts[40:], strict=False)
     changes = {"center_rewards_coefficient": 0.1, **changes}
     return RewardTrainer(
-        tiny_classifier("gpt2").double(),
+        tiny_classifier("gpt2").to(PRECISION),
         RewardConfig(output_dir=folder, **_fields(batch, accumulation, changes)),
         eval_dataset=[
             {"chosen": a, "rejected": b}
@@ -117,8 +118,8 @@ def dpo(folder: str, batch: int, accumulation: int, *, peft: bool = False, **cha
     losses = {"loss_type": ["sigmoid", "ipo", "bco_pair", "sft"], "loss_weights": [1.0, 0.01, 0.5, 0.1]}
     more = {"label_smoothing": 0.1, "ld_alpha": 0.5, "use_weighting": True, "force_use_ref_model": True}
     return DPOTrainer(
-        tiny_model("gpt2").double(),
-        tiny_model("gpt2", seed=1).double(),
+        tiny_model("gpt2").to(PRECISION),
+        tiny_model("gpt2", seed=1).to(PRECISION),
         DPOConfig(output_dir=folder, **_fields(batch, accumulation, {**losses, **more, **changes})),
         peft_config=_adapter(peft, "CAUSAL_LM"),
         **preferences(),
@@ -131,7 +132,7 @@ def cpo(folder: str, batch: int, accumulation: int, *, peft: bool = False, **cha
 
     own = {"loss_type": "simpo", "beta": 2.0, "alpha": 0.2, "label_smoothing": 0.1, "cpo_alpha": 0.5}
     return CPOTrainer(
-        tiny_model("gpt2").double(),
+        tiny_model("gpt2").to(PRECISION),
         CPOConfig(output_dir=folder, **_fields(batch, accumulation, {**own, **changes})),
         peft_config=_adapter(peft, "CAUSAL_LM"),
         **preferences(),
@@ -143,7 +144,7 @@ def orpo(folder: str, batch: int, accumulation: int, *, peft: bool = False, **ch
     from trellis import ORPOConfig, ORPOTrainer
 
     return ORPOTrainer(
-        tiny_model("gpt2").double(),
+        tiny_model("gpt2").to(PRECISION),
         ORPOConfig(output_dir=folder, **_fields(batch, accumulation, {"beta": 0.5, **changes})),
         peft_config=_adapter(peft, "CAUSAL_LM"),
         **preferences(),
@@ -158,7 +159,7 @@ def kto(folder: str, batch: int, accumulation: int, *, peft: bool = False, **cha
     data = preferences()
     data["train_dataset"] = data["train_dataset"][: TRAINED // 2 + 1]  # a pair is two rows
     return KTOTrainer(
-        tiny_model("gpt2").double(),
+        tiny_model("gpt2").to(PRECISION),
         args=KTOConfig(output_dir=folder, **_fields(batch, accumulation, {**own, **changes})),
         peft_config=_adapter(peft, "CAUSAL_LM"),
         **data,
@@ -187,16 +188,16 @@ def ppo(
         "num_sample_generations": 0,
     }
     trainer = PPOTrainer(
-        model=tiny_model("gpt2").double(),
+        model=tiny_model("gpt2").to(PRECISION),
         args=PPOConfig(output_dir=folder, **_fields(batch, accumulation, {**own, **changes})),
         train_dataset=[{"prompt": text} for text in sentences(20, seed=3)],
         eval_dataset=[{"prompt": text} for text in sentences(HELD_OUT, seed=4)],
         processing_class=tiny_tokenizer(),
         reward_funcs=brevity,
-        value_model=tiny_classifier("gpt2", seed=1).double() if critic else None,
+        value_model=tiny_classifier("gpt2", seed=1).to(PRECISION) if critic else None,
         peft_config=_adapter(peft, "CAUSAL_LM"),
     )
-    trainer.model.critic.double()  # a value head is float32 otherwise
+    trainer.model.critic.to(PRECISION)  # a value head is float32 otherwise
     return trainer
 
 
@@ -207,7 +208,7 @@ def grouped(method: str, own: dict[str, Any], folder: str, cut: dict[str, Any], 
     common = {"max_completion_length": 12, "num_generations": 4, "temperature": 0.8}
     config, trainer = (getattr(trellis, method + part) for part in ("Config", "Trainer"))
     return trainer(
-        model=tiny_model("gpt2").double(),
+        model=tiny_model("gpt2").to(PRECISION),
         args=config(output_dir=folder, **{**common, **own, **cut}),
         train_dataset=[{"prompt": text} for text in sentences(20, seed=3)],
         eval_dataset=[{"prompt": text} for text in sentences(HELD_OUT, seed=4)],
