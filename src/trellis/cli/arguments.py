@@ -34,6 +34,11 @@ class ScriptArguments:
     dataset_streaming: bool = option(False, "Read rows while training instead of all at once.")
 
 
+def _is_pattern(modules: str) -> bool:
+    """Whether one string names modules by "all-linear" or a regular expression; peft reads any string as such, a list as names."""
+    return modules == "all-linear" or not set(modules).isdisjoint("*+?|()[]{}^$\\")
+
+
 @config
 class ModelConfig:
     """Which model is trained, in which precision, with which adapter."""
@@ -74,8 +79,11 @@ class ModelConfig:
         check_choices(self)
         if self.load_in_8bit and self.load_in_4bit:
             raise ValueError("load_in_8bit and load_in_4bit are both on; choose one")
-        if self.lora_target_modules is not None and len(self.lora_target_modules) == 1:
-            self.lora_target_modules = self.lora_target_modules[0]  # type: ignore[assignment]  # "all-linear"
+        modules: Any = self.lora_target_modules
+        if isinstance(modules, list) and len(modules) == 1 and _is_pattern(modules[0]):
+            self.lora_target_modules = modules[0]
+        elif isinstance(modules, str) and not _is_pattern(modules):
+            self.lora_target_modules = [modules]
 
     def init_kwargs(self) -> dict[str, Any]:
         """Keyword arguments for `from_pretrained`."""

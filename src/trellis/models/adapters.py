@@ -56,7 +56,7 @@ def load_adapter(base: nn.Module, directory: Path) -> nn.Module:
     from peft import PeftModel
 
     with _without_peft_noise():
-        return PeftModel.from_pretrained(base, str(directory), is_trainable=True)
+        return PeftModel.from_pretrained(made_trainable(base), str(directory), is_trainable=True)
 
 
 @contextmanager

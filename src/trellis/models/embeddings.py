@@ -23,9 +23,11 @@ def fit_embeddings(model: nn.Module, tokenizer: Any, peft_config: Any) -> None:
         peft_config, "trainable_token_indices", None
     )
     if is_peft(model) or (peft_config is not None and not kept):
+        read = (base.get_input_embeddings(), base.get_output_embeddings())
+        names = [name.rpartition(".")[2] for name, module in base.named_modules() if module in read]
         raise ValueError(
             f"the tokenizer has {len(tokenizer)} tokens and the model {rows} embeddings; an adapter alone cannot train the new "
-            "ones. Write LoraConfig(modules_to_save=['embed_tokens', 'lm_head'], …), or resize and train them before."
+            f"ones. Write LoraConfig(modules_to_save={names}, …), or resize and train them before."
         )
     logger.warning(
         "embeddings grow from %d to %d rows for new tokens, which are trained and saved", rows, len(tokenizer)

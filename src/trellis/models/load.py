@@ -124,6 +124,7 @@ def _from_name(auto: Any, name: str | os.PathLike, init_kwargs: dict[str, Any] |
     path = Path(os.fspath(name)).expanduser()
     if (path / "adapter_config.json").is_file():
         return load_adapter(_from_name(auto, _adapter_base(path), init_kwargs, **more), path)
+    _check_not_several(path)
     kwargs = dict(init_kwargs or {})
     check_quantization(kwargs.get("quantization_config"))
     asked = kwargs.pop("torch_dtype", None)
@@ -131,6 +132,15 @@ def _from_name(auto: Any, name: str | os.PathLike, init_kwargs: dict[str, Any] |
     if asked is None:
         _announce(name, kwargs)
     return _pretrained(auto, name, {"dtype": dtype_of(asked), **kwargs, **more}, "model")
+
+
+def _check_not_several(path: Path) -> None:
+    """Raises ValueError for a directory whose adapters were saved by name: which of them is meant is for the user to say."""
+    if not path.is_dir() or (path / "config.json").is_file():
+        return
+    named = sorted(str(found.parent) for found in path.glob("*/adapter_config.json"))
+    if named:
+        raise ValueError(f"{path} holds adapters by name; give the directory of one of them: {', '.join(named)}")
 
 
 def _announce(name: str | os.PathLike, kwargs: dict[str, Any]) -> None:

@@ -41,4 +41,8 @@ def made_trainable(model: nn.Module) -> nn.Module:
         return model
     from peft import prepare_model_for_kbit_training
 
+    for module in model.modules():
+        # On CPUs with AVX-512, one pass without gradients turns 4-bit weights into a form whose gradients are dropped in silence.
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
     return prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)

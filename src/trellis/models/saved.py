@@ -75,7 +75,8 @@ def _problem(found: Tensor | None, parameter: Any, written: Tensor | None) -> st
 
 def _key(path: str, name: str) -> str:
     """A parameter's name in an adapter file, which knows neither the adapter's name nor peft's wrappers."""
-    return ".".join(part for part in path.split(".") if part not in (name, "modules_to_save"))
+    key = ".".join(part for part in path.split(".") if part not in (name, "modules_to_save"))
+    return key.removesuffix(".weight") if key.endswith("lora_magnitude_vector.weight") else key
 
 
 def _unusable(place: Path, reason: str) -> RuntimeError:

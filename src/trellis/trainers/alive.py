@@ -14,6 +14,12 @@ logger = logging.getLogger(__name__)
 SHOWN = 4
 
 
+WHERE = (
+    "a head or a wrapper that bypasses them, target_modules that the forward pass does not use, or gradient checkpointing whose "
+    "inputs need no gradient (gradient_checkpointing_kwargs={'use_reentrant': False})"
+)
+
+
 class Alive:
     """Looks at the gradients of the first optimizer step that moves a peft model, and never again."""
 
@@ -42,10 +48,8 @@ class Alive:
         there, moves = (column > 0 for column in self.trainer.sum_over_ranks(seen).T.cpu())
         if not bool(there.any()):
             raise ValueError(
-                f"none of the {len(part)} adapted modules ({_names(part)}) got a gradient in the first step: the adapters are no "
-                "part of the computation. Look for a head or a wrapper that bypasses them, for target_modules that the forward "
-                "pass does not use, and for gradient checkpointing whose inputs need no gradient "
-                "(gradient_checkpointing_kwargs={'use_reentrant': False})"
+                f"none of the {len(part)} adapted modules ({_names(part)}) got a gradient in the first step, so they are no part "
+                f"of the computation; look for {WHERE}"
             )
         dead = [name for name, alive in zip(part, moves.tolist(), strict=True) if not alive]
         if len(dead) == len(part):
@@ -60,6 +64,18 @@ class Alive:
                 _names(dead),
             )
         return True
+
+
+def explained(error: BaseException) -> BaseException:
+    """The error itself, or in place of a backward pass that found nothing to train, a ValueError that says so."""
+    if "does not require grad" not in str(error):
+        return error
+    told = ValueError(
+        "the loss depends on no trainable weight: either all of them are frozen (requires_grad is False everywhere), or adapters "
+        f"are no part of the computation; look for {WHERE}"
+    )
+    told.__cause__ = error
+    return told
 
 
 def _seen(parameters: list[nn.Parameter]) -> Tensor:
