@@ -1,12 +1,16 @@
 """`python -m benchmarks [--repeats N]`: our paths beside plain ones, one line per case; a ratio below 1 is in our favour.
 
-`python -m benchmarks peers [CASE…]`: whole trainers beside those of peers (see `peers --help`).
+`peers [CASE…]`: whole trainers beside those of peers. `table DIR`: the page of their results. `rollout`: samplers side by side.
+`curves`: cost against length, group size, vocabulary and batch. `startup`: from nothing to the first step. `gpu`: on an
+accelerator. Each has its own --help.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from importlib import import_module
+from pathlib import Path
 
 import torch
 
@@ -33,16 +37,31 @@ def paths() -> None:
         print(f"{row.name:<22}{seconds}{row.plain_memory:>11.0f}{row.our_memory:>10.0f}")
 
 
+def startup_run(arguments: list[str]) -> None:
+    """What `startup` starts."""
+    from . import startup
+
+    startup.train(Path(arguments[0]))
+
+
+OTHERS = {
+    "peers": "peers.drive",
+    "table": "peers.page",
+    "rollout": "rollout",
+    "curves": "curves",
+    "startup": "startup",
+    "gpu": "gpu",
+}
+"""Command → the module whose `main` it is."""
+
+
 def main() -> None:
-    """The paths, or with `peers` in front, the peers."""
-    if sys.argv[1:2] == ["peers"]:
-        from .peers import drive
-
-        drive.main(sys.argv[2:])
-    elif sys.argv[1:2] == ["table"]:
-        from .peers import page
-
-        page.main(sys.argv[2:])
+    """The command that is named first, or the paths."""
+    name = sys.argv[1] if len(sys.argv) > 1 else ""
+    if name == "startup-run":
+        startup_run(sys.argv[2:])
+    elif name in OTHERS:
+        import_module(f"benchmarks.{OTHERS[name]}").main(sys.argv[2:])
     else:
         paths()
 

@@ -15,10 +15,15 @@ from trellis.types import TokenBatch
 from .measure import Case
 
 
-def model_of(vocabulary: int) -> LlamaForCausalLM:
-    """A random two-layer Llama of width 128."""
+def model_of(vocabulary: int, width: int = 128) -> LlamaForCausalLM:
+    """A random two-layer Llama."""
     torch.manual_seed(0)
-    shape = {"hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 2, "num_attention_heads": 4}
+    shape = {
+        "hidden_size": width,
+        "intermediate_size": 2 * width,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+    }
     return LlamaForCausalLM(LlamaConfig(vocab_size=vocabulary, **shape)).eval()
 
 
