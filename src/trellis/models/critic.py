@@ -150,6 +150,16 @@ class ActorCritic(nn.Module):
 
     is_gradient_checkpointing = is_activation_checkpointing
 
+    def split(self, state: dict[str, Tensor] | None) -> tuple[dict[str, Tensor] | None, ...]:
+        """(the policy's, the critic's) tensors of this module's state, each by their own names; None of None."""
+        if state is None:
+            return None, None
+        critic = "value_head." if self.value_model is None else "value_model."
+        return tuple(
+            {name.removeprefix(part): x for name, x in state.items() if name.startswith(part)}
+            for part in ("policy.", critic)
+        )
+
     def save_critic(self, directory: str | os.PathLike, state: dict[str, Tensor] | None = None) -> None:
         """Write the critic: a stock classifier (or adapter) directory, or `value_head.safetensors`. `state`: its tensors, where
         they had to be gathered first."""

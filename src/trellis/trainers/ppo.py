@@ -280,8 +280,9 @@ class PPOTrainer(OnPolicyTrainer):
 
     def save_parts(self, folder: Path, state_dict: dict[str, Tensor] | None = None) -> None:
         """The policy as a stock model (or adapter), and the critic in `critic/`."""
-        self.policy.save_pretrained(str(folder))
-        self.actor_critic.save_critic(folder / "critic")
+        policy, critic = self.actor_critic.split(state_dict)
+        self.policy.save_pretrained(str(folder), state_dict=policy)
+        self.actor_critic.save_critic(folder / "critic", critic)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model=self.policy)
