@@ -21,6 +21,7 @@ from ..agents import RolloutFunc
 from ..engines import ProcessEngine
 from ..losses.correction import correction
 from ..metrics import Metric
+from ..models.sharded import whole
 from ..rollout import Completion, Driver, Engine, Episodes, InProcess
 from ..types import Rollout
 from .group_metrics import CORRECTION, correction_sums
@@ -138,7 +139,7 @@ class Ahead:
         rows, _, seeds = collector.asked(number)
         trainer.watchdog.beat("sampling")
         pending = Pending(number, trainer.state.global_step)
-        with trainer.accelerator.autocast():
+        with trainer.accelerator.autocast(), whole(trainer.policy):
             collector.engine.sync(trainer.policy, trainer.state.global_step)
 
         def run() -> None:
