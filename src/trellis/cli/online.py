@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,9 @@ class PPOScriptArguments(OnlineScriptArguments):
 
     value_model_path: str | None = option(
         None, "A model to make the critic from; default: a value head on the policy."
+    )
+    value_use_peft: bool = option(
+        False, "Train an adapter of the critic too, shaped like the policy's, instead of all its weights."
     )
 
 
@@ -92,11 +95,15 @@ def ppo_trainer(trainer: Any, args: Any, model: ModelConfig, more: Any, data: di
     policy = chosen(args, "sft_model_path", model.model_name_or_path)
     if more.reward_model_name_or_path is None and not is_default(args, "reward_model_path"):
         more.reward_model_name_or_path = args.reward_model_path
+    critic = None
+    if more.value_use_peft:
+        critic = get_peft_config(replace(model, use_peft=True, lora_task_type="SEQ_CLS"))
     return trainer(
         args=args,
         model=load_causal_lm(policy, model.init_kwargs()),
         reward_funcs=rewards(more, default=args.reward_model_path),
         value_model=more.value_model_path,
+        value_peft_config=critic,
         peft_config=get_peft_config(model),
         **data,
     )

@@ -13,7 +13,7 @@ from .modules import (
     shares_parameters,
     unwrap,
 )
-from .reference import Reference
+from .reference import Reference, choose_adapter
 from .saved import check_saved
 from .tokens import distinct_pad
 from .wide_head import widen_head
@@ -25,6 +25,7 @@ __all__ = [
     "add_adapter",
     "base_causal_lm",
     "check_saved",
+    "choose_adapter",
     "classifier_head",
     "disable_dropout",
     "distinct_pad",

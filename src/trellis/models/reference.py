@@ -45,9 +45,7 @@ class Reference:
         policy = unwrap(policy)
         if ref_model is not None and ref_adapter_name is not None:
             raise ValueError("ref_model and ref_adapter_name both name a reference; pass one of them")
-        if model_adapter_name is not None:
-            _check_adapter(policy, model_adapter_name, "model_adapter_name")
-            policy.set_adapter(model_adapter_name)
+        choose_adapter(policy, model_adapter_name)
         if ref_adapter_name is not None:
             return cls._named(policy, ref_adapter_name)
         if ref_model is not None:
@@ -123,6 +121,13 @@ class Reference:
         finally:
             for name, parameter in parameters.items():
                 parameter.data = now[name]
+
+
+def choose_adapter(policy: nn.Module, name: str | None) -> None:
+    """Make the adapter `name` the one that is trained (None: it stays). Raises ValueError where there is no such adapter."""
+    if name is not None:
+        _check_adapter(policy, name, "model_adapter_name")
+        policy.set_adapter(name)
 
 
 def _check_adapter(policy: nn.Module, name: str, option: str) -> None:

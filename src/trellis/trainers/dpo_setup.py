@@ -12,6 +12,7 @@ from ..data import DataReport, prepare_pairs
 from ..data.templates import adapted_tokenizer
 from ..models import (
     Reference,
+    choose_adapter,
     disable_dropout,
     fit_embeddings,
     is_peft,
@@ -104,7 +105,7 @@ def build_policy(model: Any, args: DPOConfig, tokenizer: Any, peft_config: Any) 
 def build_reference(policy: nn.Module, ref_model: Any, args: DPOConfig) -> Reference | None:
     """The reference, to be made before the policy is trained; None where there is none."""
     if args.reference_free:
-        _choose_adapter(policy, args)
+        choose_adapter(policy, args.model_adapter_name)
         return None
     init: Any = args.ref_model_init_kwargs
     given = load_causal_lm(ref_model, init) if isinstance(ref_model, str) else ref_model
@@ -118,11 +119,6 @@ def build_reference(policy: nn.Module, ref_model: Any, args: DPOConfig) -> Refer
     if args.sync_ref_model:
         check_follows(reference, policy)
     return reference
-
-
-def _choose_adapter(policy: Any, args: DPOConfig) -> None:
-    if args.model_adapter_name is not None:
-        Reference.of(policy, model_adapter_name=args.model_adapter_name)
 
 
 def check_positions(model: nn.Module, rows: Any, name: str, config: str) -> None:

@@ -44,6 +44,8 @@ class GroupConfig(TrellisConfig):
     model_init_kwargs: dict[str, Any] | str | None = option(
         None, "Keyword arguments of from_pretrained, where the model is given by name."
     )
+    model_adapter_name: str | None = option(None, "The adapter to train, where the model has several.")
+    ref_adapter_name: str | None = option(None, "The adapter that is the reference, where beta is above 0.")
     disable_dropout: bool = option(False, "Set every dropout of policy and reference to 0.")
     dataset_num_proc: int | None = option(None, "Processes that tokenize the data.")
     chat_template_kwargs: dict[str, Any] | str | None = option(
@@ -174,10 +176,13 @@ class GroupConfig(TrellisConfig):
                 self.ds3_gather_for_generation,
                 "True: sampling needs whole weights",
             ),
-            "sync_ref_model": (
-                not self.sync_ref_model or self.beta > 0,
-                "False, as beta=0 keeps no reference, or a beta above 0",
-            ),
+            **{
+                name: (
+                    not getattr(self, name) or self.beta > 0,
+                    f"{off}, as beta=0 keeps no reference, or a beta above 0",
+                )
+                for name, off in (("sync_ref_model", False), ("ref_adapter_name", None))
+            },
         }
         for name, (fine, words) in expected.items():
             if not fine:

@@ -8,7 +8,15 @@ from typing import Any
 from transformers import set_seed
 
 from ..agents import ToolLoop, driver_for
-from ..models import Reference, disable_dropout, learned_positions, load_causal_lm, load_tokenizer, widen_head
+from ..models import (
+    Reference,
+    choose_adapter,
+    disable_dropout,
+    learned_positions,
+    load_causal_lm,
+    load_tokenizer,
+    widen_head,
+)
 from ..rollout import Driver, Engine, InProcess
 from .collector import Means
 from .config import adopt
@@ -147,9 +155,10 @@ def _models(asked: GroupAsked, args: Any) -> tuple[Any, Reference | None]:
     set_seed(args.seed)  # a fresh adapter draws its weights
     model = load_causal_lm(asked.model, args.model_init_kwargs, peft_config=asked.peft_config)
     reference = None
+    choose_adapter(model, args.model_adapter_name)
     if args.beta > 0:
         given = load_causal_lm(asked.ref_model) if isinstance(asked.ref_model, str) else asked.ref_model
-        reference = Reference.of(model, given)
+        reference = Reference.of(model, given, ref_adapter_name=args.ref_adapter_name)
         if args.sync_ref_model:
             check_follows(reference, model)
     kept = None if reference is None else reference.model
