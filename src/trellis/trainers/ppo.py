@@ -16,7 +16,7 @@ from ..advantages import gae, place_score, whiten
 from ..losses.policy import KL_ESTIMATORS, clipped_surrogate, clipped_value
 from ..metrics import Metric
 from ..models import ActorCritic
-from ..models.sharded import sharding_of
+from ..models.sharded import sharding_of, whole
 from ..rewards import RewardResult
 from ..rollout import spread
 from ..scoring import in_chunks, inside, score, token_values
@@ -285,8 +285,9 @@ class PPOTrainer(OnPolicyTrainer):
         self.actor_critic.save_critic(folder / "critic", critic)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        super()._load_from_checkpoint(resume_from_checkpoint, model=self.policy)
-        self.actor_critic.load_critic(Path(resume_from_checkpoint) / "critic")
+        with whole(self.actor_critic, writeback=True):
+            super()._load_from_checkpoint(resume_from_checkpoint, model=self.policy)
+            self.actor_critic.load_critic(Path(resume_from_checkpoint) / "critic")
 
     def _load_best_model(self) -> None:
         self._load_from_checkpoint(self.state.best_model_checkpoint)
