@@ -153,6 +153,7 @@ WRONG = [
     ("sft", "model_name_or_path: {policy}\ndataset_name: data.jsonl\nmax_length: many\n"),
     ("grpo", "model_name_or_path: {policy}\ndataset_name: data.jsonl\n"),
     ("grpo", "model_name_or_path: {policy}\ndataset_name: data.jsonl\nreward_funcs: [nowhere.py:f]\n"),
+    ("grpo", "model_name_or_path: {policy}\ndataset_name: data.jsonl\nreward_funcs: [accuracy]\n"),
     ("dpo", "model_name_or_path: {policy}\ndataset_name: data.jsonl\n"),
 ]
 

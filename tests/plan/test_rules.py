@@ -1,6 +1,10 @@
 """Every rule: rows that have it, with their numbers; and rows that have nothing."""
 
 import pytest
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
+from transformers import PreTrainedTokenizerFast
 
 from tests.builders import tiny_tokenizer
 from trellis.plan.check import check_rows
@@ -54,6 +58,7 @@ FOUND = [  # (method, rows, severity, part of the sentence, numbers, changes of 
     ("dpo", [{"prompt": "a", "chosen": "b"}], "error", "Found columns", (), {}),
     ("sft", [{"messages": asked("a", "b"), "image": "x"}], "error", "read text only", (), {}),
     ("sft", answers({"prompt": "a", "completion": " "}), "warning", "empty text or answer", (4,), {}),
+    ("sft", [{"messages": said("x")}, {"messages": said(" ")}], "warning", "empty text or answer", (1,), {}),
     ("reward", pairs(pair("", " b")), "warning", "empty text or answer", (4,), {}),
     ("sft", texts(TEXTS[1], TEXTS[0]), "warning", "repeats an earlier row", (4, 5), {}),
     ("grpo", prompts({"prompt": TEXTS[0], "solution": "0"}), "warning", "repeats an earlier row", (4,), {}),
@@ -146,9 +151,35 @@ def test_special_tokens_that_are_one(configs):
     assert [f.text for f in check.findings if "lacks {% generation %} marks" in f.text]
 
 
+def test_what_a_tokenizer_does_not_know(configs):
+    words = {"<unk>": 0, "</s>": 1, "<pad>": 2, "it": 3, "is": 4, "good": 5}
+    backend = Tokenizer(WordLevel(words, unk_token="<unk>"))
+    backend.pre_tokenizer = Whitespace()
+    names = {"unk_token": "<unk>", "eos_token": "</s>", "pad_token": "<pad>"}
+    known = PreTrainedTokenizerFast(tokenizer_object=backend, **names)
+    check = check_rows([{"text": "it is good"}, {"text": "it is bad"}], "sft", configs("sft"), known)
+    assert [(f.severity, f.rows) for f in check.findings if "does not know (<unk>)" in f.text] == [
+        ("warning", (1,))
+    ]
+
+
+def test_columns_of_rewards(configs, tokenizer):
+    rows = [{"prompt": "a"}, {"prompt": "b"}]
+    check = check_rows(rows, "grpo", configs("grpo"), tokenizer, functions=["accuracy"])
+    assert [(f.severity, "solution" in f.text) for f in check.findings] == [("error", True)]
+    check = check_rows(prompts(), "grpo", configs("grpo"), tokenizer, functions=["accuracy"])
+    assert check.findings == []
+
+
 def test_every_rule_is_seen_at_work(configs, tokenizer):
-    """No rule stays silent in all of the cases above, three apart, which have a test of their own or need another tokenizer."""
-    silent = {rule.__name__ for rule in RULES} - {"leaks", "leaking_prompts", "pad_is_end", "unknown_tokens"}
+    """No rule stays silent in all of the cases above, but those that have a test of their own."""
+    silent = {rule.__name__ for rule in RULES} - {
+        "leaks",
+        "leaking_prompts",
+        "pad_is_end",
+        "unknown_tokens",
+        "reward_columns",
+    }
     for method, rows, *_, changes in FOUND:
         check = check_rows(rows, method, configs(method, **changes), tokenizer)
         if check.subject.reading.schema is not None:

@@ -97,7 +97,8 @@ def gather(asked: argparse.Namespace) -> tuple[Any, bool]:
     columns = tuple(data.column_names)
     kind = kind_of(columns)
     reward = _kind_of_reward(asked.reward)
-    method = "grpo" if reward and "prompt" in columns else LEARN_FROM[kind][0]
+    has_prompt = _has_prompt(columns)
+    method = "grpo" if reward and has_prompt else LEARN_FROM[kind][0]
     labels = [bool(label) for label in data["label"]] if kind == "thumbs" else []
     facts = Facts(
         kind=kind,
@@ -108,13 +109,13 @@ def gather(asked: argparse.Namespace) -> tuple[Any, bool]:
         reward=reward,
         online=asked.online,
         liked=(sum(labels), len(labels) - sum(labels)),
-        has_prompt=_has_prompt(kind, columns),
+        has_prompt=has_prompt,
         lengths=_lengths(rows, method, asked.model),
     )
     return facts, "test" in splits
 
 
-def _has_prompt(kind: str, columns: Sequence[str]) -> bool:
+def _has_prompt(columns: Sequence[str]) -> bool:
     from ..data.formats import prompt_schema
 
     try:

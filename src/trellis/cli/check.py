@@ -27,7 +27,7 @@ class Given:
     args: Any
     model: str | None
     tokenizer: Any
-    name: str
+    functions: list[Any]
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -65,7 +65,13 @@ def main(argv: Sequence[str]) -> int:
     try:
         given = gather(asked, rest)
         check = check_rows(
-            given.rows, given.method, given.args, given.tokenizer, test=given.test, show=asked.show
+            given.rows,
+            given.method,
+            given.args,
+            given.tokenizer,
+            test=given.test,
+            functions=given.functions,
+            show=asked.show,
         )
         title = f"trellis check {asked.data} as {given.method}, {_tokenizer_words(given)}"
         show(check, title)
@@ -109,7 +115,7 @@ def gather(asked: argparse.Namespace, rest: Sequence[str]) -> Given:
     model = policy_of(method, parsed, given=recipe or bool(asked.model))
     processing = None if model else stand_in(rows)
     tokenizer = tokenizer_for(method, processing, model, args)
-    return Given(method, rows, test, args, model, tokenizer, asked.data)
+    return Given(method, rows, test, args, model, tokenizer, parsed.functions)
 
 
 def _rows(data: Any, count: int | None) -> list[dict[str, Any]]:

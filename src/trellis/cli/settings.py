@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..plan.kinds import LEARN_FROM, METHODS, kind_of
+from ..rewards.names import named
 from .arguments import get_dataset
 from .online import chosen, is_default, loaded, rewards
 from .recipe import read_recipe
@@ -26,6 +27,8 @@ class Settings:
     args: Any
     model: Any
     mixture: Any
+    functions: list[Any] = field(default_factory=list)
+    """What scores answers, models apart."""
 
     def splits(self) -> tuple[Any, Any]:
         """The training rows, and the held-out ones or None."""
@@ -43,10 +46,11 @@ def settings(method: str, words: Sequence[str], *, complete: bool) -> Settings:
     parser, (script, args, model, mixture, *more) = parse(method, words)
     found = Settings(method, script, args, model, mixture)
     try:
+        if method in ONLINE:
+            given = [named(f) if isinstance(f, str) else f for f in loaded(more[0].reward_funcs)]
+            found.functions = [f for f in given if not isinstance(f, str)]
         if method in ONLINE and complete:
             rewards(more[0], default=args.reward_model_path if method == "ppo" else None)
-        elif method in ONLINE:
-            loaded(more[0].reward_funcs)
         if complete:
             _require_model(method, found)
     except ValueError as error:

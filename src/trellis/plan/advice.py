@@ -61,7 +61,7 @@ def _memory(facts: Facts, *, reference: bool, reward: bool = False) -> list[str]
         else "which does not fit: a LoRA adapter is trained"
     )
     return [
-        f"{facts.model.parameters / 1e6:,.0f} million parameters need {need:.1f} GiB for weights, gradients, optimizer"
+        f"{facts.model.parameters / 1e6:,.1f} million parameters need {need:.1f} GiB for weights, gradients, optimizer"
         + (" and the frozen reference" if reference else "")
         + f"; {facts.machine.device} has {here:.0f} GiB, {fits}"
     ]

@@ -42,14 +42,16 @@ class Check:
         return 2 if self.errors else int(strict and self.warnings > 0)
 
     def lengths(self) -> dict[str, list[int]]:
-        """{part: tokens of every row}: the prompt (where there is one) and what follows it."""
+        """{part: tokens of every row}: the row and, where there are both, its prompt and what follows it."""
         tokens = [row for _, row in self.subject.tokens]
         found = {
             "prompt": [row.prompt_len for row in tokens],
             "answer": [len(row.ids) - row.prompt_len for row in tokens],
             "row": [len(row.ids) for row in tokens],
         }
-        return {part: counts for part, counts in found.items() if any(counts)} if tokens else {}
+        if not all(any(found[part]) for part in ("prompt", "answer")):
+            return {"row": found["row"]} if tokens else {}
+        return found
 
     def spreads(self) -> dict[str, Spread]:
         """The spread of each of `lengths`."""
@@ -60,11 +62,18 @@ class Check:
 
 
 def check_rows(
-    rows: Rows, method: str, args: Any, tokenizer: Any, *, test: Sequence[Any] = (), show: int = 3
+    rows: Rows,
+    method: str,
+    args: Any,
+    tokenizer: Any,
+    *,
+    test: Sequence[Any] = (),
+    functions: Sequence[Any] = (),
+    show: int = 3,
 ) -> Check:
-    """Check `rows` for a method with its config `args`; `show` rows are kept as samples."""
+    """Check `rows` for a method with its config `args`; `functions` score answers, `show` rows are kept as samples."""
     reading = read(rows, method, args, tokenizer)
-    subject = Subject(rows, reading, tokenizer, args, method, list(test))
+    subject = Subject(rows, reading, tokenizer, args, method, list(test), list(functions))
     found = [] if reading.schema is None else [f for rule in RULES for f in rule(subject)]
     if reading.schema is None:
         found = list(row_rules.unreadable(subject))

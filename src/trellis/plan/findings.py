@@ -36,6 +36,8 @@ class Subject:
     args: Any
     method: str
     test: Rows = field(default_factory=list)
+    functions: list[Any] = field(default_factory=list)
+    """Functions that score answers."""
 
     @property
     def family(self) -> str:

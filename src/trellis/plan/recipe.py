@@ -85,7 +85,8 @@ def _scores(wanted: Wanted) -> Lines:
 
 
 def _lengths(wanted: Wanted, facts: Facts) -> Lines:
-    rows, prompt, answer = (facts.lengths.get(part, 0) for part in ("row", "prompt", "answer"))
+    rows, answer = (facts.lengths.get(part, 0) for part in ("row", "answer"))
+    prompt = facts.lengths.get("prompt", rows)  # rows of prompts alone have no other part
     cap = facts.model.positions if facts.model and facts.model.positions else 4096
     if wanted.method == "ppo":
         return [("response_length", min(answer or RESPONSE, cap), _why_response(answer))]

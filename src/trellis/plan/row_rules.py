@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ..losses.unpaired import recommended_weights
+from ..rewards import RewardError, RewardSet
 from .characters import CONTROL, INVISIBLE, LOST, repaired
 from .findings import Finding, Subject, finding, plain, rule, strings
 
@@ -48,6 +49,17 @@ def unreadable(subject: Subject) -> Iterator[Finding]:
 
 
 @rule
+def reward_columns(subject: Subject) -> Iterator[Finding]:
+    """Columns that a reward function needs."""
+    columns = [name for name in (subject.rows[0] if subject.rows else {}) if name != "prompt"]
+    try:
+        if subject.functions:
+            RewardSet(subject.functions).check(columns)
+    except RewardError as error:
+        yield Finding("error", str(error), "add the column, or choose another reward")
+
+
+@rule
 def empty(subject: Subject) -> Iterator[Finding]:
     """Rows in which a part that is needed holds nothing."""
     numbers = [i for i, parts in enumerate(subject.texts) if lacks(parts, subject.family)]
@@ -56,7 +68,13 @@ def empty(subject: Subject) -> Iterator[Finding]:
 
 def lacks(parts: Mapping[str, Any], family: str) -> bool:
     """Whether a part that is needed is there, but blank. (Before an answer, an empty prompt is a prompt too.)"""
-    return any(part in NEEDED[family] and not plain(value).strip() for part, value in parts.items())
+    return any(part in NEEDED[family] and _blank(value) for part, value in parts.items())
+
+
+def _blank(value: Any) -> bool:
+    """Whether a text, or the last word of a conversation, says nothing."""
+    last = value[-1] if isinstance(value, list) else value
+    return not plain(last).strip() and not (isinstance(last, Mapping) and last.get("tool_calls"))
 
 
 def identity(subject: Subject, row: Mapping[str, Any]) -> str:

@@ -48,7 +48,7 @@ def show(check: Check, title: str, console: Any = None) -> None:
 def _sayer(console: Any) -> Any:
     from rich.text import Text
 
-    return lambda words, style="": console.print(Text(words, style=style))
+    return lambda words, style="": console.print(Text(words, style=style), soft_wrap=not console.is_terminal)
 
 
 def _sample(check: Check, number: int, parts: list[Any], console: Any) -> None:
@@ -60,7 +60,10 @@ def _sample(check: Check, number: int, parts: list[Any], console: Any) -> None:
         name = f"row {number}" + (f", {row.part}" if row.part else "")
         words = f"{trained} of {len(row.ids)} tokens trained" if trained else f"{len(row.ids)} tokens"
         console.print(Text(f"\n{name}: {words}", style="bold"))
-        console.print(_coloured(row, tokenizer) if console.is_terminal else Text(_marked(row, tokenizer)))
+        if console.is_terminal:
+            console.print(_coloured(row, tokenizer))
+        else:
+            console.print(Text(_marked(row, tokenizer)), soft_wrap=True)
 
 
 def _coloured(row: Any, tokenizer: Any) -> Any:

@@ -87,7 +87,7 @@ def summary(check: Check) -> str:
 def labelled(row: TokenRow, tokenizer: Any) -> Iterator[tuple[str, str]]:
     """(written form of a token, one of LABELS) of a row."""
     for place, (token, trained) in enumerate(zip(row.ids, row.mask, strict=True)):
-        label = "trained" if trained else "prompt" if place < row.prompt_len else "left out"
+        label = "trained" if trained else "prompt" if place < max(1, row.prompt_len) else "left out"
         yield written(token, tokenizer), label
 
 
