@@ -14,6 +14,9 @@ HOOKS = (
     "_forward_hooks",
     "_forward_pre_hooks_with_kwargs",
     "_forward_hooks_with_kwargs",
+    "_state_dict_pre_hooks",
+    "_load_state_dict_pre_hooks",
+    "_load_state_dict_post_hooks",
 )
 
 
@@ -75,7 +78,7 @@ def _write(parameter: Any, full: Tensor) -> None:
 
 
 def _without_hooks(model: nn.Module) -> list[tuple[nn.Module, dict[str, Any]]]:
-    """Take FSDP's hooks away from the forward passes of `model` and its parts; returns what they had before."""
+    """Take FSDP's hooks away from `model` and its parts; returns what they had before."""
     before = []
     for module in model.modules():
         mine = {name: getattr(module, name) for name in HOOKS}
