@@ -42,7 +42,7 @@ def flags_of(verb, capsys):
 @pytest.mark.parametrize("words", SHOWN)
 def test_a_command_is_understood(words, capsys):
     verb, flags = words[1], words[2:]
-    if verb.startswith("--") or verb in ("advise", "check", "demo", "env", "vllm-serve") or "--help" in flags:
+    if verb.startswith("--") or verb in ("advise", "check", "demo", "env", "merge", "vllm-serve") or "--help" in flags:
         assert {word for word in flags if word.startswith("--")} <= flags_of(verb, capsys)
         return
     with contextlib.chdir(ROOT):

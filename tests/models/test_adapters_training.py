@@ -1,5 +1,5 @@
-"""Adapters under all nine trainers: none is dead, the reference is the start, a cut with recomputed activations changes nothing, and
-what is saved is what was trained."""
+"""Adapters under all nine trainers: none is dead, the reference is the start, a cut with recomputed activations changes
+nothing, and what is saved is what was trained."""
 
 from __future__ import annotations
 
