@@ -154,6 +154,7 @@ WRONG = [
     ("grpo", "model_name_or_path: {policy}\ndataset_name: data.jsonl\n"),
     ("grpo", "model_name_or_path: {policy}\ndataset_name: data.jsonl\nreward_funcs: [nowhere.py:f]\n"),
     ("grpo", "model_name_or_path: {policy}\ndataset_name: data.jsonl\nreward_funcs: [accuracy]\n"),
+    ("sft", "model_name_or_path: {policy}\ndataset_name: data.jsonl\neval_strategy: epoch\n"),
     ("dpo", "model_name_or_path: {policy}\ndataset_name: data.jsonl\n"),
 ]
 

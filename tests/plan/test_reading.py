@@ -3,6 +3,7 @@
 import pytest
 
 import trellis
+from trellis.data.pack import STRATEGIES, pack
 from trellis.plan.reading import READERS, read
 
 TEXTS = ["the battery lasts all day", "it is easy to use", "the price is great .", "the screen is small"]
@@ -44,6 +45,19 @@ def test_the_rows_are_the_trainers_own(method, configs, llama, classifier, token
     theirs = prepared_by_trainer(method, rows, args, model, tokenizer)
     assert reading.prepared == [theirs[i] for i in range(len(theirs))]
     assert len(reading.origin) == len(theirs) > 0
+
+
+def test_pairs_for_kto_and_packed_rows(configs, llama, tokenizer):
+    args = configs("kto")
+    reading = read(ROWS["pairs"], "kto", args, tokenizer)
+    theirs = prepared_by_trainer("kto", ROWS["pairs"], args, llama, tokenizer)
+    assert reading.prepared == [theirs[i] for i in range(len(theirs))]
+    assert reading.origin == [0, 0, 1, 1, 2, 2, 3, 3]
+    for strategy in STRATEGIES:
+        args = configs("sft", packing=True, packing_strategy=strategy, max_length=64)
+        reading = read(ROWS["sft"], "sft", args, tokenizer)
+        theirs = prepared_by_trainer("sft", ROWS["sft"], args, llama, tokenizer)
+        assert pack(reading.prepared, 64, strategy) == [theirs[i] for i in range(len(theirs))]
 
 
 def test_a_row_that_stops_training_does_not_stop_the_reading(configs, tokenizer):

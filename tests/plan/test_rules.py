@@ -142,6 +142,13 @@ def test_leaks_are_found(method, rows, held, text, numbers, configs, tokenizer):
     assert [f for f in check.findings if "test split" in f.text and text not in f.text] == []
 
 
+def test_a_test_split_that_cannot_be_read(configs, tokenizer):
+    check = check_rows(texts(), "sft", configs("sft"), tokenizer, test=[{"text": "a"}, {"text": 3}])
+    assert [
+        f.severity for f in check.findings if "the test split cannot be read: row 1: `text`" in f.text
+    ] == ["error"]
+
+
 def test_special_tokens_that_are_one(configs):
     check = check_rows(texts(), "sft", configs("sft"), tiny_tokenizer(pad_is_eos=True))
     assert [f.text for f in check.findings] == ["the padding token is the end token (</s>)"]
@@ -179,6 +186,7 @@ def test_every_rule_is_seen_at_work(configs, tokenizer):
         "pad_is_end",
         "unknown_tokens",
         "reward_columns",
+        "unreadable_test",
     }
     for method, rows, *_, changes in FOUND:
         check = check_rows(rows, method, configs(method, **changes), tokenizer)

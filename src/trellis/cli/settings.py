@@ -13,7 +13,7 @@ from ..rewards.names import named
 from .arguments import get_dataset
 from .online import chosen, is_default, loaded, rewards
 from .recipe import read_recipe
-from .train import ONLINE, parse
+from .train import ONLINE, _splits, parse
 
 COMMAND = re.compile(rf"^#.*\btrellis ({'|'.join(METHODS)})\b", re.MULTILINE)
 
@@ -31,7 +31,8 @@ class Settings:
     """What scores answers, models apart."""
 
     def splits(self) -> tuple[Any, Any]:
-        """The training rows, and the held-out ones or None."""
+        """The training rows, and the held-out ones or None. Raises ValueError where training would not find what it needs."""
+        _splits(self.script, self.mixture, self.args)
         mixed = bool(self.mixture.datasets)
         found = get_dataset(self.mixture if mixed else self.script)
         names = (

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from . import row_rules, token_rules
+from . import row_rules, set_rules, token_rules
 from .findings import RULES, Finding, Subject, ordered
 from .lengths import Spread, spread
 from .reading import Rows, TokenRow, read, sequences
 
-__all__ = ["Check", "check_rows", "row_rules", "token_rules"]
+__all__ = ["Check", "check_rows", "row_rules", "set_rules", "token_rules"]
 
 
 @dataclass(frozen=True)

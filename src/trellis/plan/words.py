@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from ..data.pack import pack
 from .check import Check
 from .findings import Finding
 from .lengths import SPREAD
@@ -48,10 +49,21 @@ def facts(check: Check) -> list[tuple[str, str]]:
         )
         if report.unit != "prompt tokens":
             found.append(("ends", f"{report.stopped:.0%} end in a trained end token"))
+    found += _packed(check)
     if check.subject.test:
         found.append(("test", f"{len(check.subject.test)} rows held out"))
     found += [(f"{part} tokens", f"{spread} ({SPREAD})") for part, spread in check.spreads().items()]
     return found
+
+
+def _packed(check: Check) -> list[tuple[str, str]]:
+    """How full packed rows are."""
+    args, rows = check.subject.args, check.subject.reading.prepared
+    if not getattr(args, "packing", False) or not rows:
+        return []
+    joined = pack(rows, args.max_length, args.packing_strategy)
+    full = sum(len(row["input_ids"]) for row in joined) / (len(joined) * args.max_length)
+    return [("packed", f"{len(joined)} rows of at most {args.max_length} tokens, {full:.0%} full")]
 
 
 def chats(check: Check) -> bool:
