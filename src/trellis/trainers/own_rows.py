@@ -36,6 +36,14 @@ def own_count(state: Any, rank: int, size: int) -> int:
     return min(size, max(0, state.remainder - rank * size))
 
 
+def left_over(trainer: Any) -> int:
+    """How many rows the training data has beyond whole rounds of all ranks' batches; -1 where nobody knows or they are dropped."""
+    args, data = trainer.args, trainer.train_dataset
+    if args.dataloader_drop_last or not hasattr(data, "__len__"):
+        return -1
+    return len(data) % (args.train_batch_size * args.world_size)
+
+
 class OwnRows:
     """Training on this rank's own rows. A rank that has none left for a micro-batch takes a row along that counts nowhere, as all
     ranks have to meet in a forward and backward pass. `idle`: which micro-batch of the step that is (from 1), or 0."""
@@ -50,7 +58,10 @@ class OwnRows:
             return batches
         last: Any = batches[-1]
         size = len(last)
-        own = own_count(trainer.accelerator.gradient_state, trainer.args.process_index, size)
+        state = trainer.accelerator.gradient_state
+        if state.end_of_dataloader and state.remainder < 0:  # forgotten where a resumed run skipped batches
+            state.active_dataloader.remainder = left_over(trainer)
+        own = own_count(state, trainer.args.process_index, size)
         if own < size:
             batches = [*batches[:-1], rows_of(last, range(max(own, 1)))]
         self.idle = 0 if own else len(batches)
