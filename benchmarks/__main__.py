@@ -2,7 +2,7 @@
 
 `peers [CASE…]`: whole trainers beside those of peers. `table DIR`: the page of their results. `rollout`: samplers side by side.
 `curves`: cost against length, group size, vocabulary and batch. `startup`: from nothing to the first step. `gpu`: on an
-accelerator. Each has its own --help.
+accelerator. `ahead`: rollouts sampled one ahead in another process. Each has its own --help.
 """
 
 from __future__ import annotations
@@ -51,6 +51,7 @@ OTHERS = {
     "curves": "curves",
     "startup": "startup",
     "gpu": "gpu",
+    "ahead": "ahead",
 }
 """Command → the module whose `main` it is."""
 

@@ -77,6 +77,16 @@ def test_sums_never_seen_are_answered_better(tmp_path, start, method, seed):
 
 
 @pytest.mark.slow
+def test_sums_are_learned_from_rollouts_that_older_weights_sampled(tmp_path, start):
+    trainer = learn(tmp_path, start(0), "grpo", 0, max_steps=45, rollout_staleness=1)
+    told = [log for log in trainer.state.log_history if "loss" in log]
+    assert told[-1]["sampling/staleness"] == 1
+    assert told[-1]["rewards/accuracy_reward/mean"] > told[0]["rewards/accuracy_reward/mean"] + 0.1
+    before = adds(AutoModelForCausalLM.from_pretrained(start(0)).eval(), start(0))
+    assert adds(trainer.policy, start(0)) > before + 0.1
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["grpo", "rloo"])
 def test_where_all_earn_the_same_nothing_is_learned(tmp_path, start, method):
     trainer = learn(tmp_path, start(0), method, 0, no_opinion, max_steps=3)
