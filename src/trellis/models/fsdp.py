@@ -44,8 +44,8 @@ def gathered(model: nn.Module, *, writeback: bool) -> Iterator[None]:
     try:
         yield
         if writeback:
-            for _, _, parameter in places:
-                _write(parameter, full[id(parameter)])
+            for module, name, parameter in places:  # what stands there now: peft puts others in their place
+                _write(parameter, module._parameters[name])  # type: ignore[arg-type]
     finally:
         for module, name, parameter in places:
             module._parameters[name] = parameter
