@@ -16,7 +16,8 @@ logger = logging.getLogger(__name__)
 def fit_embeddings(model: nn.Module, tokenizer: Any, peft_config: Any) -> None:
     """Grow the embeddings where the tokenizer has more tokens than rows. Raises ValueError when adapters could not train them."""
     base = base_causal_lm(model)
-    rows = base.get_input_embeddings().weight.shape[0]
+    weight = base.get_input_embeddings().weight
+    rows = getattr(weight, "ds_shape", weight.shape)[0]  # cut by DeepSpeed, it has no shape of its own
     if len(tokenizer) <= rows:
         return
     kept = getattr(peft_config, "modules_to_save", None) or getattr(

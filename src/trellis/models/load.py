@@ -16,6 +16,7 @@ from torch import nn
 from .adapters import add_adapter, is_peft, load_adapter, merged
 from .modules import base_causal_lm, classifier_head
 from .quantized import check_quantization
+from .sharded import whole
 
 logger = logging.getLogger(__name__)
 _CONFIG_KWARGS = ("revision", "trust_remote_code", "token", "cache_dir", "subfolder", "local_files_only")
@@ -140,7 +141,9 @@ def _check_not_several(path: Path) -> None:
         return
     named = sorted(str(found.parent) for found in path.glob("*/adapter_config.json"))
     if named:
-        raise ValueError(f"{path} holds adapters by name; give the directory of one of them: {', '.join(named)}")
+        raise ValueError(
+            f"{path} holds adapters by name; give the directory of one of them: {', '.join(named)}"
+        )
 
 
 def _announce(name: str | os.PathLike, kwargs: dict[str, Any]) -> None:
@@ -238,7 +241,8 @@ def _classifier_from_causal_lm(model: nn.Module, num_labels: int) -> nn.Module:
     _set_pad(config)
     with torch.random.fork_rng(devices=[]):
         classifier = AutoModelForSequenceClassification.from_config(config, dtype=model.dtype)
-    classifier.base_model.load_state_dict(model.base_model.state_dict())
+    with whole(model), whole(classifier, writeback=True):
+        classifier.base_model.load_state_dict(model.base_model.state_dict())
     _initialise_head(classifier)
     return classifier.to(model.device)
 
@@ -252,9 +256,10 @@ def _set_pad(config: Any) -> None:
 
 
 def _initialise_head(model: nn.Module) -> None:
-    generator = torch.Generator().manual_seed(0)
-    for parameter in classifier_head(model).parameters():
-        values = torch.zeros(parameter.shape)
-        if parameter.dim() > 1:
-            values.normal_(std=(parameter.shape[-1] + 1) ** -0.5, generator=generator)
-        parameter.data.copy_(values)
+    generator, head = torch.Generator().manual_seed(0), classifier_head(model)
+    with whole(head, writeback=True):
+        for parameter in head.parameters():
+            values = torch.zeros(parameter.shape)
+            if parameter.dim() > 1:
+                values.normal_(std=(parameter.shape[-1] + 1) ** -0.5, generator=generator)
+            parameter.data.copy_(values)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from .adapters import adapter_parameters, is_fresh, is_peft
 from .modules import shares_parameters, unwrap
+from .sharded import whole
 
 
 @dataclass
@@ -51,12 +52,14 @@ class Reference:
         if ref_model is not None:
             return cls._given(policy, unwrap(ref_model))
         if not is_peft(policy):
-            return cls("copy", copy.deepcopy(policy).eval().requires_grad_(False))
+            with whole(policy):
+                return cls("copy", copy.deepcopy(policy).eval().requires_grad_(False))
         active = policy.active_adapter
         if is_fresh(policy, active):
             return cls("base")
         # A trained adapter: step 0 is neither the base nor a second adapter that every save would write as well.
-        values = {n: p.detach().clone() for n, p in adapter_parameters(policy, active).items()}
+        with whole(policy):
+            values = {n: p.detach().clone() for n, p in adapter_parameters(policy, active).items()}
         return cls("snapshot", adapter=active, values=values)
 
     @classmethod

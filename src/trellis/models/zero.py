@@ -52,6 +52,11 @@ def _hooks_off(model: nn.Module) -> Iterator[None]:
             hooks.update(kept)
 
 
+def in_pieces(model: nn.Module) -> bool:
+    """Whether a model was cut when it was loaded, and nothing gathers its parameters: no engine has taken it (a frozen one)."""
+    return hasattr(next(model.parameters(), None), "ds_id") and not gathers(model)
+
+
 def gathers(module: nn.Module) -> bool:
     """Whether calling the module gathers its parameters first."""
     return any(map(_is_deepspeeds, module._forward_pre_hooks.values()))

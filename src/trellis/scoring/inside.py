@@ -21,6 +21,9 @@ def inside(model: nn.Module, fn: Callable[[nn.Module], Named]) -> Named:
     root = unwrap(model)
     if root is not model:
         return _in_place_of_forward(model, root, fn)
+    if zero.in_pieces(root):
+        with zero.gathered(root):
+            return fn(root)
     if zero.gathers(root):
         return _in_place_of_forward(root, root, fn)
     if not gathers(root):

@@ -63,6 +63,15 @@ def check_size(args: Any) -> None:
             f"{started} processes were started, but {together} came together on {args.device}: each would be a training of its "
             "own. Where there are no GPUs add --use_cpu; else start them by torchrun or accelerate launch"
         )
+    _meet(args)
+
+
+def _meet(args: Any) -> None:
+    """On CPUs, let DeepSpeed know the processes that came together: models are cut over them from when they are loaded."""
+    if args.use_cpu and sharding(args) == "deepspeed" and torch.distributed.is_initialized():
+        from deepspeed import comm
+
+        comm.init_distributed(torch.distributed.get_backend(), auto_mpi_discovery=False)
 
 
 def lies(model: Any, accelerator: Any) -> str:
