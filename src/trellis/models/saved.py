@@ -24,13 +24,14 @@ def check_saved(model: nn.Module, folder: Path, state: dict[str, Tensor] | None 
     or differs from memory.
     """
     model = unwrap(model)
-    places: list[tuple[Any, Path]] = [(model, folder)]
+    places: list[tuple[Any, Path, Any]] = [(model, folder, state)]
     if isinstance(model, ActorCritic):
-        places = [(model.policy, folder), (model.value_model, folder / "critic")]
+        policy, critic = model.split(state)
+        places = [(model.policy, folder, policy), (model.value_model, folder / "critic", critic)]
     notes = []
-    for part, place in places:
+    for part, place, written in places:
         for name in part.peft_config if is_peft(part) else ():
-            notes += _check_adapter(part, name, place if name == "default" else place / name, state or {})
+            notes += _check_adapter(part, name, place if name == "default" else place / name, written or {})
     return notes
 
 
