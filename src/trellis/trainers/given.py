@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 from transformers import TrainerCallback
 
-from .. import checkpoint
+from .elastic import own_state
 
 SPECIAL = ("use_cache", "bos_token_id", "eos_token_id", "pad_token_id")
 
@@ -38,6 +38,4 @@ class OnTrainBegin(TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.trainer.given.put_back(self.trainer.model)
         if self.trainer.resumed_from is not None:
-            self.trainer.load_extra_state(
-                *checkpoint.load_state(self.trainer.state_dir(self.trainer.resumed_from))
-            )
+            self.trainer.load_extra_state(*own_state(self.trainer, self.trainer.resumed_from))
