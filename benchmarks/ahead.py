@@ -1,9 +1,9 @@
 """`python -m benchmarks ahead [--pairs N]`: GRPO whose rollouts are sampled in another process, in turn and one ahead.
 
 `in turn` and `ahead` do the same work on two processes of one thread each (`ahead` scores each rollout once more); only when is
-different. `alone` is one process with two threads. Seconds are the clock's, from the end of the first optimizer step to the end of
-the last, so that starting processes does not count. Sampling and training should take alike here: the share is shown. A machine
-that does other things meanwhile has no two cores to give, and the ratios show that.
+different. `alone` is one process with two threads. Seconds are the clock's, from the end of the first optimizer step to the end
+of the last, so that starting processes does not count. Sampling and training should take alike here: the share is shown. A
+machine that does other things meanwhile has no two cores to give, and the ratios show that.
 """
 
 from __future__ import annotations

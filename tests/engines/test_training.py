@@ -8,6 +8,8 @@ import torch
 from tests.builders import tiny_model, tiny_tokenizer
 from tests.engines.standin import VLLM, free_port, serving
 from tests.ranks import run_ranks
+from tests.trainers.ahead_runs import ahead, weights
+from tests.trainers.group_runs import build, logged
 from trellis.engines import VllmColocate, VllmServer
 from trellis.rollout import SamplingParams, sample
 from trellis.trainers.grpo import GRPOTrainer
@@ -76,6 +78,36 @@ def test_grpo_over_http_trains_as_it_does_alone(saved, tmp_path):
         for name, parameter in over.model.named_parameters():
             assert torch.equal(parameter, server.engine.llm.module.get_parameter(name))
         over.collector.engine.close()
+
+
+def test_two_servers_sample_ahead_what_one_process_would(saved, tmp_path):
+    alone = ahead("GRPO", tmp_path / "alone", vllm_importance_sampling_mode="token_truncate", max_steps=6)
+    alone.train()
+    ports = free_port()
+    with serving(saved) as one, serving(saved) as two:
+        over = build(
+            "GRPO",
+            tmp_path / "over",
+            rollout_staleness=1,
+            num_iterations=2,
+            max_steps=6,
+            report_to="none",
+            use_vllm=True,
+            vllm_server_base_url=f"http://127.0.0.1:{one.port},http://127.0.0.1:{two.port}",
+            vllm_group_port=ports,
+            vllm_server_timeout=30,
+            vllm_importance_sampling_mode="token_truncate",
+        )
+        over.train()
+        assert all(len(server.engine.llm.asked) >= 3 * 4 for server in (one, two))  # half of each rollout
+    torch.testing.assert_close(weights(over), weights(alone), atol=2e-4, rtol=1e-3)
+    assert max(logged(over, "sampling/sync_difference")) < 1e-5
+    assert min(logged(over, "sampling/logp_difference")[2:]) > 1e-4  # the policy has moved on
+
+
+def test_a_server_is_named_once(tmp_path):
+    with pytest.raises(ValueError, match="names a server twice"):
+        build("GRPO", tmp_path, use_vllm=True, vllm_server_base_url="http://a:1, http://a:1")
 
 
 def two_ranks(port, group_port):

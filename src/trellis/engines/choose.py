@@ -7,6 +7,8 @@ from typing import Any
 
 from torch import nn
 
+from ..rollout import Engine
+from .several import Several
 from .vllm_colocate import VllmColocate
 from .vllm_server import VllmServer
 from .wire import config_of
@@ -28,7 +30,7 @@ COLOCATE = (
 BOTH = ("vllm_mode", "vllm_structured_outputs_regex")
 
 
-def engine_for(args: Any, *, model: nn.Module, accelerator: Any = None) -> VllmServer | VllmColocate | None:
+def engine_for(args: Any, *, model: nn.Module, accelerator: Any = None) -> Engine | None:
     """The engine that `args` asks for, ready to be synchronised with `model`; None where the policy samples in its own process.
 
     Raises ValueError for fields of a mode that is not used, and whatever keeps the engine from working: ImportError without vllm,
@@ -70,17 +72,27 @@ def _refuse(args: Any, names: tuple[str, ...], why: str) -> None:
             raise ValueError(f"{name}={getattr(args, name)!r} has no effect: {why}")
 
 
-def _server(args: Any, model: nn.Module, accelerator: Any) -> VllmServer:
-    url = args.vllm_server_base_url or f"http://{args.vllm_server_host}:{args.vllm_server_port}"
-    engine = VllmServer(
-        url,
-        timeout=args.vllm_server_timeout,
-        group_port=args.vllm_group_port,
-        regex=args.vllm_structured_outputs_regex,
-        accelerator=accelerator,
-    )
-    engine.check(model)
-    return engine
+def _server(args: Any, model: nn.Module, accelerator: Any) -> VllmServer | Several:
+    given = args.vllm_server_base_url or f"http://{args.vllm_server_host}:{args.vllm_server_port}"
+    urls = [url.strip() for url in given.split(",")]
+    if len(set(urls)) < len(urls):
+        raise ValueError(f"vllm_server_base_url={given!r} names a server twice; give each of them once")
+    engines = [
+        VllmServer(
+            url,
+            timeout=args.vllm_server_timeout,
+            group_port=args.vllm_group_port + number,
+            regex=args.vllm_structured_outputs_regex,
+            accelerator=accelerator,
+        )
+        for number, url in enumerate(urls)
+    ]
+    for engine in engines:
+        engine.check(model)
+    if len(engines) == 1:
+        return engines[0]
+    rank, world = (0, 1) if accelerator is None else (accelerator.process_index, accelerator.num_processes)
+    return Several(engines, rank=rank, world=world)
 
 
 def _colocate(args: Any, model: nn.Module, accelerator: Any) -> VllmColocate:

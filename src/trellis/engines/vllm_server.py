@@ -31,6 +31,7 @@ class VllmServer:
     """
 
     exact = False
+    apart = True
 
     def __init__(
         self,

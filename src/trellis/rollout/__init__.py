@@ -51,7 +51,8 @@ class Sampler(Protocol):
 class Engine(Sampler, Protocol):
     """A sampler that a trainer keeps up with its weights.
 
-    exact: it samples from the very weights and numbers that are trained, so no correction is needed.
+    exact: it samples from the very weights and numbers that are trained, so no correction is needed. An engine that samples with
+    weights of its own, and so can while the policy is trained on, also says `apart = True`.
     """
 
     exact: bool

@@ -22,7 +22,7 @@ from ..engines import ProcessEngine
 from ..losses.correction import correction
 from ..metrics import Metric
 from ..models.sharded import whole
-from ..rollout import Completion, Driver, Engine, Episodes, InProcess
+from ..rollout import Completion, Driver, Engine, Episodes, InProcess, spread, to_batch
 from ..types import Rollout
 from .group_metrics import CORRECTION, correction_sums
 
@@ -32,7 +32,14 @@ STALENESS = Metric(
     "optimizer steps between the weights that sampled a rollout and those it is first trained on",
     hold=True,
 )
-AHEAD = [STALENESS, *CORRECTION]
+SYNC = Metric(
+    "sampling/sync_difference",
+    "mean |log π scored − log π while sampling| of a few tokens, right after the weights were handed over",
+    hold=True,
+)
+PROOF = 8
+"""Tokens that an engine with other numbers samples to show which weights it has."""
+AHEAD = [STALENESS, SYNC, *CORRECTION]
 """What is measured of rollouts that were sampled ahead."""
 PATIENCE = 5.0
 """Seconds that a rollout which nobody wants any more may take to end."""
@@ -141,6 +148,8 @@ class Ahead:
         pending = Pending(number, trainer.state.global_step)
         with trainer.accelerator.autocast(), whole(trainer.policy):
             collector.engine.sync(trainer.policy, trainer.state.global_step)
+        if not collector.engine.exact:
+            self._prove(rows[0]["prompt_ids"], seeds[0])
 
         def run() -> None:
             try:
@@ -165,6 +174,16 @@ class Ahead:
         weights = correction(old, sampled, mask, mode=f"{level}_truncate", clip_max=most)
         trainer.meter.add(correction_sums(old - sampled, weights, mask))
         return advantages * weights
+
+    @torch.no_grad()
+    def _prove(self, prompt: Sequence[int], seed: int) -> None:
+        """Log how far the engine's numbers are from the policy's, while both have the same weights."""
+        collector, trainer = self.collector, self.collector.trainer
+        done = collector.turn([prompt], [seed], PROOF)
+        batch = to_batch([prompt], done).to(trainer.args.device)
+        trainer.model.eval()
+        difference = trainer.look(batch)[0] - spread([c.logps for c in done], batch)
+        trainer.meter.add({SYNC.name: ((difference.abs() * batch.loss_mask).sum(), batch.loss_mask.sum())})
 
     # ---- resume --------------------------------------------------------------------------------------------------------
 

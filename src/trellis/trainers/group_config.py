@@ -107,11 +107,15 @@ class GroupConfig(TrellisConfig):
     )
     vllm_enable_sleep_mode: bool = option(False, "colocate: vLLM frees its memory while the model trains.")
     vllm_structured_outputs_regex: str | None = option(None, "Completions must match this.")
-    vllm_server_base_url: str | None = option(None, "server: its address, instead of host and port.")
+    vllm_server_base_url: str | None = option(
+        None, "server: its address, instead of host and port; of several servers, all of them, with commas."
+    )
     vllm_server_host: str = option("0.0.0.0", "server: its host.")
     vllm_server_port: int = option(8000, "server: its port.")
     vllm_server_timeout: float = option(240.0, "server: seconds to wait for it in all.")
-    vllm_group_port: int = option(51216, "server: port over which weights travel.")
+    vllm_group_port: int = option(
+        51216, "server: port over which weights travel; each further server has the next one."
+    )
     vllm_gpu_memory_utilization: float = option(0.3, "colocate: share of the GPU's memory that vLLM may use.")
     vllm_max_model_length: int | None = option(None, "colocate: longest prompt and completion together.")
     vllm_tensor_parallel_size: int = option(1, "colocate: GPUs that share one copy of the model.")
