@@ -141,7 +141,7 @@ def segment_attention(
                 q, k, v, attn_mask=mask, dropout_p=dropout, scale=scaling, is_causal=not banded
             )
         )
-    return torch.cat(out, dim=2).transpose(1, 2).contiguous()
+    return torch.cat([part.transpose(1, 2) for part in out], dim=1)
 
 
 def _aware(original: Callable[..., Any]) -> Callable[..., Any]:

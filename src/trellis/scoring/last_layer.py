@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from .thrift import computed_again
+
 
 def _is_per_token(part: nn.Module) -> bool:
     """Whether a module is made of linear layers and of what has no weights; several experts are not."""
@@ -26,14 +28,6 @@ def _is_per_token(part: nn.Module) -> bool:
     return True
 
 
-def _computed_again(trunk: nn.Module, layer: nn.Module) -> bool:
-    """Whether backward runs the layer's forward pass anew, when nobody remembers which tokens were asked about."""
-    if not torch.is_grad_enabled():
-        return False
-    flags = [getattr(m, "gradient_checkpointing", False) for m in (trunk, *layer.modules())]
-    return any(flags) or any("_checkpoint_wrapped_module" in m._modules for m in layer.modules())
-
-
 def last_feed_forward(trunk: nn.Module) -> nn.Module | None:
     """The feed-forward part of the last layer, where it treats every token by itself and is computed once; else None."""
     count = getattr(getattr(trunk, "config", None), "num_hidden_layers", None)
@@ -41,7 +35,11 @@ def last_feed_forward(trunk: nn.Module) -> nn.Module | None:
     if len(stacks) != 1:
         return None
     part = getattr(stacks[0][-1], "mlp", None)
-    if not isinstance(part, nn.Module) or not _is_per_token(part) or _computed_again(trunk, stacks[0][-1]):
+    if (
+        not isinstance(part, nn.Module)
+        or not _is_per_token(part)
+        or (torch.is_grad_enabled() and computed_again(trunk))
+    ):
         return None
     return part
 
