@@ -81,7 +81,7 @@ def referring(method, folder, kind):
         method, {}
     )
     parts = {} if method in ("DPO", "KTO") else {"reward_funcs": lengths}
-    names = {"ref_adapter_name": "start", "model_adapter_name": "default"} if kind == "named" else {}
+    names = {"ref_adapter_name": "default", "model_adapter_name": "start"} if kind == "named" else {}
     where = parts if method == "KTO" else fields
     where.update(names)
     data = PAIRS if method in ("DPO", "KTO") else PROMPTS * 8
@@ -104,6 +104,15 @@ def test_the_kl_at_step_0_is_exactly_0(method, kind, tmp_path):
     with reference.active(policy) as model:
         assert torch.equal(score(model, batch).logps, before)
     assert not torch.equal(score(policy.eval(), batch).logps, before)
+    assert policy.active_adapter == ("start" if kind == "named" else "default")
+
+
+@pytest.mark.parametrize("method", ["GRPO", "RLOO"])
+def test_a_reference_adapter_without_a_kl_penalty_is_refused(method, tmp_path):
+    with pytest.raises(
+        ValueError, match="ref_adapter_name=start: expected None, as beta=0 keeps no reference"
+    ):
+        getattr(trellis, f"{method}Config")(output_dir=str(tmp_path), beta=0.0, ref_adapter_name="start")
 
 
 # ---- dead adapters ------------------------------------------------------------------------------------------------------

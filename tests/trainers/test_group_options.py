@@ -76,6 +76,8 @@ OF_RLOO = {
 }
 ELSEWHERE = {
     "model_init_kwargs": "tests/trainers/test_group.py",
+    "model_adapter_name": "tests/models/test_adapters_training.py",
+    "ref_adapter_name": "tests/models/test_adapters_training.py",
     "disable_dropout": "tests/trainers/test_group.py",
     "cast_lm_head_to_fp32": "tests/trainers/test_group.py",
     "dataset_num_proc": "tests/trainers/test_group.py",
