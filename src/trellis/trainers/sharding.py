@@ -25,6 +25,9 @@ class ShardedTrainer(ZeroTrainer):
     be resumed by any number of processes, sharded or not.
     """
 
+    loading: Any = None
+    """The part of the model that a checkpoint is just read into."""
+
     def create_accelerator_and_postprocess(self) -> None:
         super().create_accelerator_and_postprocess()
         self.is_fsdp_enabled = enter_fsdp(self.accelerator, self.args)
@@ -47,8 +50,16 @@ class ShardedTrainer(ZeroTrainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         model = self.model if model is None else model
-        with whole(model, writeback=True), swapped(self, "is_fsdp_enabled", False):
+        with (
+            whole(model, writeback=True),
+            swapped(self, "is_fsdp_enabled", False),
+            swapped(self, "loading", model),
+        ):
             super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def _issue_warnings_after_load(self, load_result: Any) -> None:
+        model = self.model if self.loading is None else self.loading
+        checkpoint.check_loaded(model, load_result.missing_keys, load_result.unexpected_keys)
 
     def _load_best_model(self) -> None:
         if self.is_fsdp_enabled:
