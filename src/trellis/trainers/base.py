@@ -269,9 +269,6 @@ class PostTrainer(ShardedTrainer):
             super()._load_rng_state(checkpoint)
             self._rng_restored = True
 
-    def _issue_warnings_after_load(self, load_result: Any) -> None:
-        checkpoint.check_loaded(self.model, load_result.missing_keys, load_result.unexpected_keys)
-
     def state_dir(self, folder: str | Path) -> Path:
         """Where this rank keeps its own part of a checkpoint."""
         return Path(folder) / f"trellis-{self.args.process_index}"
