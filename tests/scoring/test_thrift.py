@@ -74,6 +74,7 @@ def test_biases_and_frozen_weights() -> None:
 
 def test_what_is_more_than_a_matrix_is_called_as_it_is() -> None:
     model, calls = tiny_model("llama"), []
+    both(model)  # the look at each kind of module is not what is counted
     for part in gated(model):
         part.down_proj.register_forward_hook(lambda m, x, y: calls.append(1) or 2 * y)
     both(model)
