@@ -14,6 +14,8 @@ from .. import checkpoint
 from ..models.sharded import whole
 from .own_rows import swapped
 
+CONVERTED = "latest_universal"
+
 
 class ZeroTrainer(Trainer):
     """Trains under DeepSpeed ZeRO where accelerate or `deepspeed=` asks for it.
@@ -27,10 +29,22 @@ class ZeroTrainer(Trainer):
             settle(self.accelerator.state.deepspeed_plugin.deepspeed_config, self.args)
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:
-        """Train, from a checkpoint of as many processes where one is named."""
+        """Train; under DeepSpeed a checkpoint of another number of processes is read where it was converted for that."""
         if self.is_deepspeed_enabled and resume_from_checkpoint:
-            check_world(Path(str(resume_from_checkpoint)), self.args.world_size)
+            config = self.accelerator.state.deepspeed_plugin.deepspeed_config
+            universal = for_any_world(Path(str(resume_from_checkpoint)), self.args.world_size)
+            config["checkpoint"] = {**config.get("checkpoint", {}), "load_universal": universal}
         return super().train(resume_from_checkpoint, **kwargs)
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        if self.is_deepspeed_enabled:  # and nothing has been read from a checkpoint
+            self._groups = [own_settings(group) for group in self.optimizer.param_groups]
+        return super().create_scheduler(num_training_steps, optimizer)
+
+    def _load_optimizer_and_scheduler(self, checkpoint_dir: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint_dir)
+        if self.is_deepspeed_enabled and checkpoint_dir and self.deepspeed.load_universal_checkpoint():
+            mend(self.deepspeed.optimizer.optimizer, self._groups, self.lr_scheduler.get_last_lr())
 
     def seen(self, loss: Tensor) -> Tensor:
         """The loss as backward sees it. DeepSpeed steps within and looks at gradients alone: where the loss is not finite, they
@@ -64,14 +78,35 @@ def settle(config: dict[str, Any], args: Any) -> None:
     config["train_batch_size"] = micro * args.gradient_accumulation_steps * args.world_size
 
 
-def check_world(folder: Path, world: int) -> None:
-    """Raises ValueError where the engine's state in a checkpoint was written by another number of processes."""
+def for_any_world(folder: Path, world: int) -> bool:
+    """Whether the engine is to read a checkpoint's state in the form for any number of processes, as others wrote it than `world`.
+
+    Raises ValueError, with the command to type, where it has not been converted.
+    """
     wrote = checkpoint.read_manifest(folder)["world_size"]
-    if wrote != world:
+    if wrote != world and not (folder / CONVERTED).is_file():
+        step = next(folder.glob("global_step*"), folder / "global_step…")
         raise ValueError(
-            f"{folder} was saved by {wrote} processes under DeepSpeed, which cannot hand its optimizer to {world}. Start {wrote} "
-            f"processes, or begin anew from the weights with model={str(folder)!r}"
+            f"{folder} was saved by {wrote} processes under DeepSpeed and is to be resumed by {world}. Convert it first: "
+            f"python -m deepspeed.checkpoint.ds_to_universal --inject_missing_state --input_folder {step} "
+            f"--output_folder {step}_universal"
         )
+    return wrote != world
+
+
+def own_settings(group: dict[str, Any]) -> dict[str, Any]:
+    """A parameter group of an optimizer without its parameters and their rate."""
+    return {name: value for name, value in group.items() if name not in ("params", "lr")}
+
+
+def mend(optimizer: Any, groups: list[dict[str, Any]], rates: list[float]) -> None:
+    """What DeepSpeed mixes up when it reads ZeRO-3 in the form for any number of processes: every group gets the settings of
+    the first, and all parameters share one counter of steps, which each of them then moves on."""
+    for group, own, rate in zip(optimizer.param_groups, groups, rates, strict=True):
+        group.update(own, lr=rate)
+    for state in optimizer.state.values():
+        if isinstance(state.get("step"), Tensor):
+            state["step"] = state["step"].clone()
 
 
 def refused(trainer: Any) -> bool:
