@@ -7,7 +7,7 @@ import pytest
 from trellis.plan.check import check_rows
 from trellis.plan.mend import mended, write_rows
 
-ODD = "caf\u00c3\u00a9\u200b \x07ok"
+ODD = "caf\u00c3\x1f\u00a9\u200b \x07ok"
 CASES = [
     (
         "sft",

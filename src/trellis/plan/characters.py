@@ -35,5 +35,7 @@ def _bytes(text: str) -> bytes:
 
 
 def cleaned(text: str) -> str:
-    """`text` without control and invisible characters, with mojibake read again."""
-    return INVISIBLE.sub("", CONTROL.sub("", repaired(text)))
+    """`text` without control and invisible characters, with mojibake read again, as often as there is some."""
+    while (new := INVISIBLE.sub("", CONTROL.sub("", repaired(text)))) != text:
+        text = new
+    return text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,8 @@ LONGEST = 4000
 
 def page(check: Check, title: str) -> str:
     """The page's HTML."""
-    from jinja2 import Environment
-
-    template = files("trellis.plan").joinpath("check.html.jinja").read_text(encoding="utf-8")
-    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     lengths = check.lengths()
-    return environment.from_string(template).render(
+    return _template().render(
         title=title,
         facts=facts(check),
         bins=_bins(lengths["row"]) if lengths else [],
@@ -30,6 +27,14 @@ def page(check: Check, title: str) -> str:
         samples=[_sample(check, number, row) for number, parts in check.samples for row in parts],
         labels=LABELS,
     )
+
+
+@cache
+def _template() -> Any:
+    from jinja2 import Environment
+
+    text = files("trellis.plan").joinpath("check.html.jinja").read_text(encoding="utf-8")
+    return Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(text)
 
 
 def write_page(check: Check, title: str, path: str) -> None:
