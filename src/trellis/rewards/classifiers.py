@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..models import base_causal_lm, classifier_head, learned_positions, load_classifier, load_tokenizer
+from ..models.sharded import whole
 from ..rollout.modes import evaluation
 from ..scoring import sequence_scores
 from ..types import TokenBatch
@@ -53,7 +54,7 @@ class ClassifierReward:
         found: list[Any] = [self._read(request, row) for row in range(len(request))]
         order = [row for row, ids in enumerate(found) if not isinstance(ids, RewardError)]
         order.sort(key=lambda row: len(found[row]))
-        with torch.no_grad(), evaluation(self.model):
+        with torch.no_grad(), whole(self.model), evaluation(self.model):
             for start in range(0, len(order), self.rows):
                 rows = order[start : start + self.rows]
                 scores = self._score([found[row] for row in rows]).tolist()
