@@ -24,6 +24,7 @@ from trellis.models import (
     load_classifier,
     merge_adapter,
 )
+from trellis.models.adapters import load_adapter
 from trellis.scoring import score
 from trellis.types import TokenBatch
 
@@ -149,6 +150,24 @@ def test_quantised_bases_need_bitsandbytes_and_say_so(asked, base):
         assert isinstance(get_quantization_config(ModelConfig(**asked)), BitsAndBytesConfig)
     with said if missing else contextlib.nullcontext():
         load_causal_lm(base, {"quantization_config": {**asked, "quant_method": "bitsandbytes"}})
+
+
+def test_a_quantised_base_is_made_ready_for_training_from_memory_and_from_a_directory(tmp_path):
+    """What a model of bitsandbytes looks like to us: a mark, 16-bit norms, and layers that would drop gradients."""
+    tiny_model("llama").save_pretrained(tmp_path / "base")
+    load_causal_lm(tmp_path / "base", peft_config=lora()).save_pretrained(tmp_path / "adapter")
+    for directory in (None, tmp_path / "adapter"):
+        model = tiny_model("llama").to(torch.bfloat16)
+        model.is_quantized = True
+        model.lm_head.support_avx512bf16_for_cpu = True
+        adapted = (
+            load_causal_lm(model, peft_config=lora()) if directory is None else load_adapter(model, directory)
+        )
+        assert not model.lm_head.support_avx512bf16_for_cpu
+        assert model.model.norm.weight.dtype == torch.float32
+        assert {n for n, p in adapted.named_parameters() if p.requires_grad} == {
+            n for n, _ in adapted.named_parameters() if "lora_" in n
+        }
 
 
 def test_only_one_of_four_and_eight_bits():
