@@ -29,9 +29,14 @@ docs: export NO_MKDOCS_2_WARNING = 1
 docs: $(READY)  ## the documentation, strictly
 	$(PY) -m mkdocs build --strict --quiet
 
-bench: $(READY)  ## our paths beside the plain ones, then our trainers beside their peers (an hour; BENCH="CASE… --pairs N")
-	$(PY) -m benchmarks
-	$(PY) -m benchmarks peers $(BENCH)
+bench: $(READY)  ## everything of docs/performance.md into .bench/ and docs/curves.svg (hours; BENCH="CASE… --pairs N --minutes M")
+	mkdir -p .bench
+	$(PY) -m benchmarks | tee .bench/paths.txt
+	$(PY) -m benchmarks rollout | tee .bench/rollout.md
+	$(PY) -m benchmarks startup | tee .bench/startup.md
+	$(PY) -m benchmarks curves | tee .bench/curves.md
+	$(PY) -m benchmarks peers --profile $(BENCH)
+	$(PY) -m benchmarks table .bench/results > .bench/table.md
 
 demo: $(READY)  ## SFT → Reward → PPO on real text
 	$(VENV)/bin/trellis demo

@@ -54,18 +54,21 @@ def _report_memory(work: Work, answer: Any) -> None:
     Path("/proc/self/clear_refs").write_text("5")
     start = _largest("VmRSS")
     work()
-    answer.put((_largest("VmHWM") - start) / 1024)
+    answer.send((_largest("VmHWM") - start) / 1024)
 
 
 def peak_memory(work: Work) -> float:
-    """MiB by which the memory of a fresh copy of this process grows at most during one call (on Linux)."""
+    """MiB by which the memory of a fresh copy of this process grows at most during one call (on Linux). Raises EOFError where the
+    call fails; its traceback is on stderr."""
     fork = multiprocessing.get_context("fork")
-    answer = fork.SimpleQueue()
-    process = fork.Process(target=_report_memory, args=(work, answer))
+    heard, told = fork.Pipe(duplex=False)
+    process = fork.Process(target=_report_memory, args=(work, told))
     process.start()
-    grown = answer.get()
-    process.join()
-    return grown
+    told.close()
+    try:
+        return heard.recv()
+    finally:
+        process.join()
 
 
 def memory_of(case: Case) -> tuple[float, float]:

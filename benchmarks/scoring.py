@@ -61,9 +61,9 @@ def plain_logps(model: nn.Module, batch: TokenBatch) -> Tensor:
     return nn.functional.pad(picked, (1, 0)) * batch.loss_mask
 
 
-def layouts() -> list[Case]:
+def layouts(vocabulary: int = 8_192) -> list[Case]:
     """A step's forward and backward over four pairs with long prompts: each layout beside the padded one."""
-    model, batch = model_of(8_192), pairs_of(4, 8_192)
+    model, batch = model_of(vocabulary), pairs_of(4, vocabulary)
 
     def step(layout: str) -> None:
         model.zero_grad()
@@ -73,9 +73,10 @@ def layouts() -> list[Case]:
     return [Case(f"pairs, {name}", padded, partial(step, name)) for name in ("packed", "shared")]
 
 
-def cases() -> list[Case]:
-    """Scoring for a rollout (no gradient) and for a training step (gradient), at a vocabulary of 16,384."""
-    model, batch = model_of(16_384), batch_of(16, 128, 16_384)
+def cases(*, small: bool = False) -> list[Case]:
+    """Scoring for a rollout (no gradient) and for a training step (gradient), at a vocabulary of 16,384 (small: 512)."""
+    vocabulary, rows = (512, 4) if small else (16_384, 16)
+    model, batch = model_of(vocabulary), batch_of(rows, 128, vocabulary)
     error = (score(model, batch).logps - plain_logps(model, batch)).abs().max().item()
     if error > 1e-4:
         raise ValueError(f"the two sides disagree by {error}: nothing to compare")
@@ -95,5 +96,5 @@ def cases() -> list[Case]:
             lambda: trained(plain_logps(model, batch)),
             lambda: trained(score(model, batch).logps),
         ),
-        *layouts(),
+        *(layouts(vocabulary) if small else layouts()),
     ]

@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from benchmarks import rollout, scoring
+from benchmarks import curves, gpu, rollout, scoring, startup
 from benchmarks.measure import Case, compare
 from benchmarks.peers import build, cases, drive, ours, page, results, worker
 from benchmarks.peers.compare import Bench, Side, agree, time_ratio
@@ -46,11 +46,58 @@ def test_a_slower_and_hungrier_side_shows():
 
 
 def test_every_case_runs_on_both_sides():
-    cases = [*scoring.cases(), *rollout.cases()]
+    cases = [*scoring.cases(small=True), *rollout.cases(small=True)]
     for case in cases:
         case.plain()
         case.ours()
     assert len({case.name for case in cases}) == len(cases)
+
+
+def test_real_tokens_end_with_the_first_stop_token():
+    stop, other = min(rollout.STOPS - {0}), 1
+    rows = [[other, stop, other, stop], [other, other, other, other], [stop, stop, other, other]]
+    assert rollout.real_tokens(torch.tensor(rows)) == 2 + 4 + 1
+
+
+def test_every_sampler_samples_and_every_axis_is_measured(tmp_path, capsys):
+    rollout.main(["--tiny", "--repeats", "1"])
+    curves.main(["--tiny", "--repeats", "1", "--chart", str(tmp_path / "curves.svg")])
+    said = capsys.readouterr().out
+    assert said.count("\n| ") == 1 + 1 + 1 + 1 + len(curves.AXES)  # rules, heads but the first, rows
+    chart = (tmp_path / "curves.svg").read_text()
+    assert all(title in chart for title in curves.TITLES.values())
+    assert "#000000" not in chart.partition("<defs>")[2]
+
+
+def test_the_power_of_growth():
+    points = [curves.Point(n, 0.1 * n, 5.0, 0.01 * n**2) for n in (1, 2, 4, 8)]
+    assert [round(curves.slope(points, name), 6) for name in ("seconds", "memory", "floor")] == [1, 0, 2]
+
+
+def test_the_floor_of_a_step_by_hand():
+    model = scoring.model_of(
+        64, 8
+    )  # width 8, inner 16: 4 × 64 + 3 × 128 a layer, of which 128 make keys and values
+    body, last, head = 2 * 640, 640 - 128, 64 * 8
+    step = curves.Step(prompt=5, response=2, samples=3, vocabulary=64, prompts=2)
+    assert step.floor(model) == 10 * ((body - last) * 22 + (last + head) * 12)
+
+
+def test_an_accelerators_table_is_made_without_one(capsys):
+    gpu.main(["sft", "ppo", "--tiny"])
+    rows = capsys.readouterr().out.splitlines()
+    assert [row.split(" | ")[0] for row in rows[-2:]] == ["| sft", "| ppo"]
+    with pytest.raises(SystemExit):
+        gpu.main(["sftt", "--tiny"])
+
+
+@pytest.mark.slow
+def test_a_second_start_tokenises_nothing(tmp_path):
+    startup.write_texts(tmp_path / "texts.jsonl", 50)
+    found = [startup.timed("-m", "benchmarks", "startup-run", str(tmp_path))[2] for _ in range(2)]
+    first, second = (json.loads(said.splitlines()[-1])["tokenised"] for said in found)
+    assert first >= 50
+    assert second < 5
 
 
 def test_work_that_each_side_draws_is_compared_per_useful_token():

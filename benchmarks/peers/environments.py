@@ -33,7 +33,7 @@ def environment(name: str, root: Path, given: dict[str, Path]) -> Path:
     if not ready.exists():
         print(f"making {home} ({', '.join(PEERS[name])}): once, some minutes", file=sys.stderr)
         subprocess.run([sys.executable, "-m", "venv", "--clear", home], check=True)
-        install: list[str | Path] = [python_of(home), "-m", "pip", "install", "-q"]
+        install: list[str | Path] = [python_of(home), "-I", "-m", "pip", "install", "-q"]
         subprocess.run([*install, f"torch=={torch.__version__.split('+')[0]}"], check=True)
         subprocess.run([*install, *PEERS[name]], check=True)
         ready.touch()
