@@ -25,9 +25,9 @@ METHODS = {
 
 
 def run(folder, method, seed, shuffled=False):
-    """(evaluation before, evaluation after) of a small model that is trained from nothing on 1,500 pairs (KTO: their answers)."""
+    """(evaluation before, evaluation after) of a small model that is trained from nothing on 750 pairs (KTO: their answers)."""
     data = load()
-    train, test = data.pairs[:1500], data.pairs_test[:300]
+    train, test = data.pairs[:750], data.pairs_test[:300]
     if shuffled:
         draw = torch.randperm(2 * len(train), generator=torch.Generator().manual_seed(seed)) % 2
         train = [
@@ -40,7 +40,7 @@ def run(folder, method, seed, shuffled=False):
         tiny_model("llama", tokenizer, seed=seed, hidden_size=64, intermediate_size=128, initializer_range=0.02),
         args=config(
             str(folder), use_cpu=True, disable_tqdm=True, save_strategy="no", seed=seed, learning_rate=3e-3,
-            per_device_train_batch_size=32, num_train_epochs=2, max_length=64, **settings,
+            per_device_train_batch_size=16, num_train_epochs=1, max_length=64, **settings,
         ),
         train_dataset=train,
         eval_dataset=test,
