@@ -143,6 +143,8 @@ def test_several_engines_are_one(llama):
     engine = Several(parts)
     engine.sync(llama, 0)
     assert engine.exact
+    assert not engine.apart  # they sample with the model itself
+    assert Several([ProcessEngine()]).apart
     assert same(engine(PROMPTS, PARAMS, n=2, seeds=SEEDS), llama)
     assert all(part.stats.sampled_tokens for part in parts)
     engine.close()

@@ -20,14 +20,13 @@ def shares(count: int, among: int) -> list[range]:
 class Several:
     """Samples with all `engines` at once. Of several training processes, each asks its share of them: `rank` of `world`."""
 
-    apart = True
-
     def __init__(self, engines: Sequence[Engine], *, rank: int = 0, world: int = 1) -> None:
         if not engines:
             raise ValueError("expected at least one engine, found none")
         self.engines = list(engines)
         self.mine = self.engines[rank::world] or [self.engines[rank % len(self.engines)]]
         self.exact = all(engine.exact for engine in self.engines)
+        self.apart = all(getattr(engine, "apart", False) for engine in self.engines)
 
     def sync(self, model: nn.Module, step: int) -> None:
         """Every engine takes over the weights of `model`."""
