@@ -79,7 +79,7 @@ def settle(config: dict[str, Any], args: Any) -> None:
 
 
 def for_any_world(folder: Path, world: int) -> bool:
-    """Whether the engine is to read a checkpoint's state in the form for any number of processes, as others wrote it than `world`.
+    """Whether a checkpoint is to be read in the form for any number of processes, as another number wrote it than `world`.
 
     Raises ValueError, with the command to type, where it has not been converted.
     """
