@@ -68,7 +68,6 @@ def train(folder: Path) -> None:
             return super().__call__(*args, **kwargs)
 
     torch.set_num_threads(1)
-    datasets.disable_progress_bars()
     tokenizer = tokenizer_of(512)
     tokenizer.__class__ = Counting
     shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}

@@ -91,13 +91,14 @@ def test_an_accelerators_table_is_made_without_one(capsys):
         gpu.main(["sftt", "--tiny"])
 
 
-@pytest.mark.slow
-def test_a_second_start_tokenises_nothing(tmp_path):
+def test_a_second_start_tokenises_nothing(tmp_path, capsys):
     startup.write_texts(tmp_path / "texts.jsonl", 50)
-    found = [startup.timed("-m", "benchmarks", "startup-run", str(tmp_path))[2] for _ in range(2)]
-    first, second = (json.loads(said.splitlines()[-1])["tokenised"] for said in found)
-    assert first >= 50
-    assert second < 5
+    found = []
+    for _ in range(2):
+        startup.train(tmp_path)
+        found.append(json.loads(capsys.readouterr().out.splitlines()[-1])["tokenised"])
+    assert found[0] >= 50
+    assert found[1] < 5
 
 
 def test_work_that_each_side_draws_is_compared_per_useful_token():
@@ -207,16 +208,29 @@ def test_our_side_measures_every_method(tmp_path):
     assert all(r["tokens"] > r["trained"] > r["texts"] > 0 for r in found.values())
 
 
-@pytest.mark.slow
-def test_pairs_are_measured_and_kept(tmp_path):
-    """Both sides are ours here, so the losses must be equal."""
-    side, case = Side(Path(sys.executable), "benchmarks.peers.ours"), SFT.tiny()
-    bench = Bench(case, side, side, tmp_path / "work")
+class Inside(Bench):
+    """Both sides are ours, in this process."""
+
+    def build(self):
+        build.build(self.case, self.folder)
+        return json.loads((self.folder / "facts.json").read_text())
+
+    def report(self, name, number, **environment):
+        job = worker.Job(self.case, self.folder, self.folder / "trained")
+        return {**worker.train(job, ours.build), "rate": 1e9, "versions": {"torch": name}}
+
+
+def test_pairs_are_measured_once_and_kept(tmp_path):
+    case, nobody = cases.CASES["dpo-8k"].tiny(), Side(Path(sys.executable), "nobody")
+    bench = Inside(case, nobody, nobody, tmp_path / "work")
     drive.fill(bench, tmp_path / "out", drive.Limits(pairs=1))
     known = results.read(tmp_path / "out")[case]
     assert len(known.pairs) == 1
     assert agree(case, known.pairs)
-    assert known.pairs[0][0]["losses"] != []
-    drive.fill(bench, tmp_path / "out", drive.Limits(pairs=1))
-    assert len(results.read(tmp_path / "out")[case].pairs) == 1
-    assert "| sft-8k | 1 |" in page.page(tmp_path / "out")
+    drive.fill(bench, tmp_path / "out", drive.Limits(pairs=2, profile=True))
+    drive.fill(bench, tmp_path / "out", drive.Limits(pairs=2, profile=True))
+    again = results.read(tmp_path / "out")[case]
+    assert again.pairs[0] == known.pairs[0]
+    assert len(again.pairs) == 2
+    assert again.profile is not None
+    assert "| dpo-8k | 2 |" in page.page(tmp_path / "out")
