@@ -8,6 +8,7 @@ import json
 import os
 import platform
 import re
+from functools import cache
 from importlib import metadata
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -110,8 +111,9 @@ def _own_hash(manifest: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
 
 
+@cache
 def versions() -> dict[str, str]:
-    """Of Python and of the packages that a run's numbers depend on."""
+    """Of Python and of the packages that a run's numbers depend on, as this process found them first."""
     found = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
