@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,11 @@ def load_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, directory
     from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, set_optimizer_state_dict
 
     state = {"optimizer": get_optimizer_state_dict(model, optimizer)}
-    dcp.load(state, storage_reader=dcp.FileSystemReader(Path(directory, FOLDER)))
+    with warnings.catch_warnings():
+        warnings.filterwarnings(
+            "ignore", "torch.distributed is disabled"
+        )  # one process reads what several wrote
+        dcp.load(state, storage_reader=dcp.FileSystemReader(Path(directory, FOLDER)))
     set_optimizer_state_dict(model, optimizer, state["optimizer"])
 
 
