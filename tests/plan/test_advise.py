@@ -54,6 +54,13 @@ def test_the_table(given, methods):
     assert any(figure in " ".join(choice.why(given)) for figure in ("100", "3 liked"))
 
 
+def test_a_wish_that_the_data_cannot_grant_is_named():
+    given = facts("pairs", online=True, has_prompt=False)
+    assert "--online needs prompts in a column of their own" in advise(given).why(given)[-1]
+    given = facts("instructions", reward="model", has_prompt=False)
+    assert "--reward needs prompts" in advise(given).why(given)[-1]
+
+
 def test_every_line_of_the_table_can_be_reached():
     found = [
         advise(facts(kind, machine, BILLION, reward=reward, online=online))
@@ -182,6 +189,7 @@ def test_without_a_model_the_next_command_asks_for_one(desk, capsys):
     [
         (["prompts.jsonl"], "--reward accuracy"),
         (["prompts.jsonl", "--reward", "acuracy"], "Did you mean 'accuracy'"),
+        (["prompts.jsonl", "--reward", "./nowhere"], "no such directory"),
         (["pairs.jsonl", "--model", "./nowhere"], "nowhere"),
         (["nowhere/at/all.jsonl"], "nowhere"),
         (["texts.jsonl", "--out", "r.json"], "ends in .yaml"),

@@ -11,8 +11,12 @@ CHAT = [{"role": "user", "content": "is it good ?"}, {"role": "assistant", "cont
 ROWS = {
     "sft": [{"messages": CHAT}, {"messages": CHAT[:1] + [{"role": "assistant", "content": "no " * 50}]}] * 2,
     "pairs": [{"prompt": "the battery", "chosen": f" {t}", "rejected": " is bad"} for t in TEXTS]
-    + [{"prompt": "the", "chosen": " same", "rejected": " same"}],
-    "kto": [{"prompt": "the", "completion": f" {t}", "label": i % 2 == 0} for i, t in enumerate(TEXTS * 3)],
+    + [{"prompt": "the", "chosen": " same", "rejected": " same"}]
+    + [{"prompt": "it is " * 9, "chosen": " the end " * 9, "rejected": " no"}],
+    "kto": [
+        {"prompt": "the", "completion": f" {t}", "label": i % 2 == 0}
+        for i, t in enumerate([*TEXTS * 3, "no " * 30])
+    ],
     "prompts": [{"prompt": t, "solution": "4"} for t in TEXTS * 16] + [{"prompt": ""}],
 }
 
@@ -45,6 +49,9 @@ def test_the_rows_are_the_trainers_own(method, configs, llama, classifier, token
     theirs = prepared_by_trainer(method, rows, args, model, tokenizer)
     assert reading.prepared == [theirs[i] for i in range(len(theirs))]
     assert len(reading.origin) == len(theirs) > 0
+    lost = reading.report.rows_cut + reading.report.rows_dropped
+    assert lost > 0
+    assert method not in ("dpo", "orpo", "cpo", "kto", "grpo", "rloo") or reading.report.rows_cut > 0
 
 
 def test_pairs_for_kto_and_packed_rows(configs, llama, tokenizer):
@@ -52,7 +59,7 @@ def test_pairs_for_kto_and_packed_rows(configs, llama, tokenizer):
     reading = read(ROWS["pairs"], "kto", args, tokenizer)
     theirs = prepared_by_trainer("kto", ROWS["pairs"], args, llama, tokenizer)
     assert reading.prepared == [theirs[i] for i in range(len(theirs))]
-    assert reading.origin == [0, 0, 1, 1, 2, 2, 3, 3]
+    assert reading.origin == [0, 0, 1, 1, 2, 2, 3, 3, 5, 5]
     for strategy in STRATEGIES:
         args = configs("sft", packing=True, packing_strategy=strategy, max_length=64)
         reading = read(ROWS["sft"], "sft", args, tokenizer)

@@ -134,6 +134,11 @@ def _kind_of_reward(spec: str | None) -> str:
         return ""
     found = loaded([spec])[0]
     found = named(found) if isinstance(found, str) else found
+    if isinstance(found, str) and (found.startswith((".", "/", "~")) or found.count("/") > 1):
+        if not os.path.isdir(os.path.expanduser(found)):
+            raise ValueError(
+                f"--reward {spec}: no such directory; expected a reward model, FILE.py:NAME, or a ready reward"
+            )
     return "model" if isinstance(found, str) else "function"
 
 

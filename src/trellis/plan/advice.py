@@ -61,10 +61,22 @@ def _memory(facts: Facts, *, reference: bool, reward: bool = False) -> list[str]
         else "which does not fit: a LoRA adapter is trained"
     )
     return [
-        f"{facts.model.parameters / 1e6:,.1f} million parameters need {need:.1f} GiB for weights, gradients, optimizer"
+        f"{_count(facts.model.parameters)} parameters need {need:.1f} GiB for weights, gradients, optimizer"
         + (" and the frozen reference" if reference else "")
         + f"; {facts.machine.device} has {here:.0f} GiB, {fits}"
     ]
+
+
+def _count(parameters: int) -> str:
+    return f"{parameters / 1e6:,.0f} million" if parameters >= 1e6 else f"{parameters:,}"
+
+
+def _unused(facts: Facts) -> list[str]:
+    """Why the policy can't learn from its own answers, where that was asked for."""
+    asked = "--reward" if facts.reward else "--online" if facts.online else ""
+    return (
+        [f"{asked} needs prompts in a column of their own to answer, which these rows lack"] if asked else []
+    )
 
 
 def _reads_prompts(facts: Facts) -> bool:
@@ -124,6 +136,7 @@ TABLE: tuple[Choice, ...] = (
             f"{_rows(f)} are pairs of a better and a worse answer",
             "DPO's frozen reference does not fit beside the policy here; ORPO needs none",
             *_memory(f, reference=False),
+            *_unused(f),
         ],
         (
             "a LoRA adapter (use_peft): its base is the reference, so DPO fits",
@@ -138,6 +151,7 @@ TABLE: tuple[Choice, ...] = (
             "DPO learns from them directly and stays near a frozen reference; it is the best understood of its family",
             "start from a model that was fine-tuned on such prompts (SFT), or the answers are far from what it writes",
             *_memory(f, reference=True),
+            *_unused(f),
         ],
         (
             "too little memory for the reference: ORPO, or a LoRA adapter",
@@ -152,6 +166,7 @@ TABLE: tuple[Choice, ...] = (
             f"{_rows(f)} are single answers with a label: {f.liked[0]:,} liked, {f.liked[1]:,} not",
             "KTO learns from such labels as they are; pairs are not needed",
             *_memory(f, reference=True),
+            *_unused(f),
         ],
         (
             "two answers to each prompt, one better: DPO learns more from a comparison than from two labels",
@@ -165,6 +180,7 @@ TABLE: tuple[Choice, ...] = (
             f"{_rows(f)} are texts to imitate" + (" (prompts with answers)" if f.has_prompt else ""),
             "supervised fine-tuning is the first step for any model; preferences and rewards come after it",
             *_memory(f, reference=False),
+            *_unused(f),
         ],
         (
             "answers that can be checked (a column solution or answer): --reward accuracy, for GRPO",
