@@ -10,7 +10,7 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 
-from .. import checkpoint
+from .. import checkpoint as checkpoints
 from ..models.sharded import whole
 from .own_rows import swapped
 from .zero import ZeroTrainer
@@ -36,17 +36,17 @@ class ShardedTrainer(ZeroTrainer):
         if not self.is_fsdp_enabled:
             super()._save_optimizer_and_scheduler(output_dir)
             return
-        checkpoint.save_optimizer(self.model, self.optimizer.optimizer, output_dir)
+        checkpoints.save_optimizer(self.model, self.optimizer.optimizer, output_dir)
         if self.args.should_save:
             torch.save(self.lr_scheduler.state_dict(), Path(output_dir, SCHEDULER))
 
-    def _load_optimizer_and_scheduler(self, checkpoint_dir: str | None) -> None:
-        if checkpoint_dir is None or not (self.is_fsdp_enabled or checkpoint.in_pieces(checkpoint_dir)):
-            super()._load_optimizer_and_scheduler(checkpoint_dir)
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if checkpoint is None or not (self.is_fsdp_enabled or checkpoints.in_pieces(checkpoint)):
+            super()._load_optimizer_and_scheduler(checkpoint)
             return
         optimizer = getattr(self.optimizer, "optimizer", self.optimizer)
-        checkpoint.load_optimizer(self.model, optimizer, checkpoint_dir)
-        self.lr_scheduler.load_state_dict(torch.load(Path(checkpoint_dir, SCHEDULER), weights_only=True))
+        checkpoints.load_optimizer(self.model, optimizer, checkpoint)
+        self.lr_scheduler.load_state_dict(torch.load(Path(checkpoint, SCHEDULER), weights_only=True))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         model = self.model if model is None else model
@@ -59,7 +59,7 @@ class ShardedTrainer(ZeroTrainer):
 
     def _issue_warnings_after_load(self, load_result: Any) -> None:
         model = self.model if self.loading is None else self.loading
-        checkpoint.check_loaded(model, load_result.missing_keys, load_result.unexpected_keys)
+        checkpoints.check_loaded(model, load_result.missing_keys, load_result.unexpected_keys)
 
     def _load_best_model(self) -> None:
         if self.is_fsdp_enabled:
