@@ -1,7 +1,7 @@
 """Models: loading them, adapting them, the frozen reference, and the critic."""
 
 from .adapters import adapted_modules, add_adapter, is_peft
-from .critic import ActorCritic
+from .critic import ActorCritic, Apart
 from .embeddings import fit_embeddings
 from .export import merge_adapter
 from .load import load_causal_lm, load_classifier, load_tokenizer
@@ -20,6 +20,7 @@ from .wide_head import widen_head
 
 __all__ = [
     "ActorCritic",
+    "Apart",
     "Reference",
     "adapted_modules",
     "add_adapter",

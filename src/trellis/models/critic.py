@@ -188,6 +188,17 @@ class ActorCritic(nn.Module):
             self.critic.load_state_dict(load_file(_require(directory / HEAD_FILE)))
 
 
+class Apart(nn.Module):
+    """A head on states that hand no gradient on."""
+
+    def __init__(self, head: nn.Module) -> None:
+        super().__init__()
+        self.head = head
+
+    def forward(self, states: Tensor) -> Tensor:
+        return self.head(states.detach())
+
+
 def _load_adapter_weights(model: Any, directory: Path) -> None:
     from peft import load_peft_weights, set_peft_model_state_dict
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ..advantages import gae, place_score, whiten
 from ..losses.policy import KL_ESTIMATORS, clipped_surrogate, clipped_value
 from ..metrics import Metric
-from ..models import ActorCritic
+from ..models import ActorCritic, Apart
 from ..models.sharded import sharding_of, whole
 from ..rewards import RewardResult
 from ..rollout import spread
@@ -177,7 +177,7 @@ class PPOTrainer(OnPolicyTrainer):
         """{"logps", "entropy"?, "values" of a head on the trunk}."""
         head = ac.value_head
         if head is not None and self.critic_only:
-            head = _Apart(head)
+            head = Apart(head)
         said = {"temperature": self.args.temperature, "layout": self.args.layout, "entropy": entropy}
         found = score(ac.policy, batch, value_head=head, **said)
         named = {"logps": found.logps, "values": found.values, "entropy": found.entropy}
@@ -291,14 +291,3 @@ class PPOTrainer(OnPolicyTrainer):
 
     def _load_best_model(self) -> None:
         self._load_from_checkpoint(self.state.best_model_checkpoint)
-
-
-class _Apart(nn.Module):
-    """A head on states that hand no gradient on."""
-
-    def __init__(self, head: nn.Module) -> None:
-        super().__init__()
-        self.head = head
-
-    def forward(self, states: Tensor) -> Tensor:
-        return self.head(states.detach())
