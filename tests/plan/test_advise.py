@@ -57,6 +57,8 @@ def test_the_table(given, methods):
 def test_a_wish_that_the_data_cannot_grant_is_named():
     given = facts("pairs", online=True, has_prompt=False)
     assert "--online needs prompts in a column of their own" in advise(given).why(given)[-1]
+    given = facts("thumbs", online=True, liked=(3, 5))
+    assert "--online needs something that scores answers" in advise(given).why(given)[-1]
     given = facts("instructions", reward="model", has_prompt=False)
     assert "--reward needs prompts" in advise(given).why(given)[-1]
 

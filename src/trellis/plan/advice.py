@@ -74,9 +74,12 @@ def _count(parameters: int) -> str:
 def _unused(facts: Facts) -> list[str]:
     """Why the policy can't learn from its own answers, where that was asked for."""
     asked = "--reward" if facts.reward else "--online" if facts.online else ""
-    return (
-        [f"{asked} needs prompts in a column of their own to answer, which these rows lack"] if asked else []
+    lacking = (
+        "something that scores answers: --reward, or pairs for a reward model"
+        if facts.has_prompt
+        else "prompts in a column of their own to answer, which these rows lack"
     )
+    return [f"{asked} needs {lacking}"] if asked else []
 
 
 def _reads_prompts(facts: Facts) -> bool:
