@@ -23,6 +23,7 @@ from ..monitor import History, Profile, RunRecord
 from ..scoring import score
 from ..types import LossOutput, Record, Scores, TokenBatch
 from .bad_steps import BadSteps
+from .choices import Choices, during
 from .given import Given, OnTrainBegin
 from .memory import Memory
 from .order import endless, seeded
@@ -82,7 +83,8 @@ class PostTrainer(ShardedTrainer):
         )
         self.given.put_back(model)
         self.loss_is_scaled_for_ga = True
-        for callback in (OnTrainBegin(self), World(self), History(), RunRecord(self), Boundary(self)):
+        watchers = OnTrainBegin(self), World(self), Choices(self), History(), RunRecord(self), Boundary(self)
+        for callback in watchers:
             self.add_callback(callback)
 
     # ---- what a trainer says -------------------------------------------------------------------------------------------
@@ -260,7 +262,7 @@ class PostTrainer(ShardedTrainer):
             self.resumed_from = str(checkpoint.resolve_resume(self.args.output_dir, resume_from_checkpoint))
         self.saving.last = None if self.resumed_from is None else Path(self.resumed_from)
         self.current.clear()
-        with self.signals.caught(), self.watchdog.running(), self.profile.running():
+        with during(self):
             return super().train(resume_from_checkpoint=self.resumed_from, **kwargs)
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
