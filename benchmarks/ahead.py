@@ -1,9 +1,9 @@
 """`python -m benchmarks ahead [--pairs N]`: GRPO whose rollouts are sampled in another process, in turn and one ahead.
 
-`in turn` and `ahead` do the same work on two processes of one thread each (`ahead` scores each rollout once more); only when is
-different. `alone` is one process with two threads. Seconds are the clock's, from the end of the first optimizer step to the end
-of the last, so that starting processes does not count. Sampling and training should take alike here: the share is shown. A
-machine that does other things meanwhile has no two cores to give, and the ratios show that.
+`in turn` and `ahead` do the same work on two processes of one thread each (`ahead` scores each rollout once more); only when
+is different. `alone` (with --alone) is one process with two threads. Seconds are the clock's, from the end of the first
+optimizer step to the end of the last, so that starting processes does not count. Sampling and training should take alike
+here: the share is shown. A machine that does other things meanwhile has no two cores to give, and the ratios show that.
 """
 
 from __future__ import annotations
@@ -115,18 +115,19 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--rollouts", type=int, default=10, help="Rollouts per run, one optimizer step each.")
     parser.add_argument("--rows", type=int, default=32, help="Completions per rollout.")
     parser.add_argument("--length", type=int, default=48, help="Longest completion in tokens.")
+    parser.add_argument("--alone", action="store_true", help="Also one process with two threads.")
     asked = parser.parse_args(arguments)
-    print(f"{os.cpu_count()} cores, {os.getloadavg()[0]:.1f} runnable; torch {torch.__version__}")
-    print("seconds per rollout: alone, in turn (of that sampling), ahead; in turn / ahead, alone / ahead")
-    ratios = []
+    sides = [side for side in SIDES if side != "alone" or asked.alone]
+    print(
+        f"{os.cpu_count()} cores, {os.getloadavg()[0]:.1f} runnable; torch {torch.__version__}; seconds per rollout"
+    )
+    ratios: dict[str, list[float]] = {side: [] for side in sides if side != "ahead"}
     for _ in range(asked.pairs):
-        found = {side: run(side, asked.rollouts, asked.rows, asked.length) for side in SIDES}
-        alone, turn, ahead = (seconds for seconds, _ in found.values())
-        ratios.append((turn / ahead, alone / ahead))
+        found = {side: run(side, asked.rollouts, asked.rows, asked.length) for side in sides}
+        for side, values in ratios.items():
+            values.append(found[side][0] / found["ahead"][0])
         share = found["in turn"][1].get("sampling", 0.0)
-        print(
-            f"{alone:.3f}  {turn:.3f} ({share:.0%})  {ahead:.3f}   {turn / ahead:.2f}  {alone / ahead:.2f}",
-            flush=True,
-        )
-    for name, values in zip(("in turn", "alone"), zip(*ratios, strict=True), strict=True):
-        print(f"median: {statistics.median(values):.2f} times as fast as {name}")
+        times = ", ".join(f"{side} {seconds:.3f}" for side, (seconds, _) in found.items())
+        print(f"{times}; sampling is {share:.0%} of in turn", flush=True)
+    for side, values in ratios.items():
+        print(f"ahead is {statistics.median(values):.2f} times as fast as {side} (median)")
