@@ -50,7 +50,9 @@ def outcome(trainer: Any) -> dict[str, Any]:
     with whole(model):
         weights = {name: x.detach().clone() for name, x in model.state_dict().items()}
     assert checksum(model) == before
-    rollout = getattr(trainer, "rollout", None)
+    rollout, reference = getattr(trainer, "rollout", None), getattr(trainer, "reference", None)
+    if reference is not None and reference.model is not None:
+        assert sharding_of(reference.model) == sharded
     return {
         "weights": weights,
         "log": [cases._comparable(entry) for entry in trainer.state.log_history],

@@ -30,6 +30,23 @@ def cut(model: nn.Module) -> bool:
     return any(map(gathers, model.modules())) or any(hasattr(p, "placements") for p in model.parameters())
 
 
+def cut_like(model: nn.Module, other: Any) -> None:
+    """Cut a frozen `model` over the processes of `other`, in the same precision: its layers, and what it has beside them.
+
+    A model that is cut already, or has quantised weights, stays as it is.
+    """
+    if cut(model) or not all(p.is_floating_point() for p in model.parameters()):
+        return
+    from torch.distributed.fsdp import fully_shard
+
+    state = next(module for module in other.modules() if gathers(module))._get_fsdp_state()
+    mesh = next(p for p in other.parameters() if hasattr(p, "device_mesh")).device_mesh
+    layers = set(getattr(model, "_no_split_modules", None) or ())
+    for module in reversed(list(model.modules())):
+        if module is model or type(module).__name__ in layers:
+            fully_shard(module, mesh=mesh, mp_policy=state._mp_policy)
+
+
 @contextmanager
 def gathered(model: nn.Module, *, writeback: bool) -> Iterator[None]:
     """Inside, every parameter is a plain one with all its values, and calling the model or a part of it gathers nothing."""

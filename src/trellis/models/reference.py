@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from . import fsdp
 from .adapters import adapter_parameters, is_fresh, is_peft
 from .modules import shares_parameters, unwrap
 from .sharded import whole
@@ -101,12 +102,21 @@ class Reference:
         if self.kind == "adapter":
             return _set_adapter(policy, str(self.adapter))
         if self.kind == "snapshot":
+            if fsdp.cut(policy):
+                raise ValueError(
+                    "the reference is the adapter as it was loaded, which FSDP cannot switch to; load it a second time and name "
+                    "that one by ref_adapter_name, or train with --accelerate ddp or zero2"
+                )
             return self._swapped(policy)
         return nullcontext()
 
     def _placed(self, policy: nn.Module) -> nn.Module:
-        """The separate model, on the policy's device (unless its layers were spread over devices when it was loaded)."""
+        """The separate model, on the policy's device (unless its layers were spread over devices when it was loaded), in pieces
+        where FSDP has cut the policy."""
         assert self.model is not None
+        if fsdp.cut(policy):
+            fsdp.cut_like(self.model, policy)
+            return self.model
         device, here = next(policy.parameters()).device, next(self.model.parameters()).device
         if device != here and not hasattr(self.model, "hf_device_map"):
             self.model.to(device)

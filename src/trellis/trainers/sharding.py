@@ -88,6 +88,11 @@ def enter_fsdp(accelerator: Any, args: Any) -> bool:
             "FSDP was asked for in its first version, which torch has given up; write fsdp_version: 2 in the accelerate config "
             "(or set FSDP_VERSION=2)"
         )
+    if getattr(args, "sync_ref_model", False):
+        raise ValueError(
+            "sync_ref_model=True moves a whole reference, and FSDP has the policy in pieces; leave it out, or train with "
+            "--accelerate ddp or zero2"
+        )
     plugin.set_state_dict_type("FULL_STATE_DICT")  # what is saved is a stock model
     policy = plugin.mixed_precision_policy
     if policy is not None:  # gradients are added up in float32, and what scoring returns is not rounded
