@@ -38,20 +38,22 @@ IMPORTED = (
     *(f"trellis.trainers.{name}" for name in "sft reward dpo kto orpo cpo ppo rloo grpo".split()),
 )
 LONGEST = 1 << 20
+READY = b"+"
 
 
 class Child:
     """A started process, with the names of `subprocess.Popen`; its outputs are text pipes, the second one where it is no file."""
 
     def __init__(self, words: tuple[str, ...], env: dict[str, str], stderr: TextIO | None) -> None:
+        control = server()
         self.link, theirs = socket.socketpair()
         (out, out_end), (err, err_end) = os.pipe(), os.pipe()
         self.stdout, self.stderr = open(out), open(err)
         request = json.dumps({"words": words, "env": env, "cwd": os.getcwd()}).encode() + b"\n"
         assert len(request) < LONGEST
         given = [theirs.fileno(), out_end, err_end if stderr is None else stderr.fileno()]
-        sent = socket.send_fds(server(), [request], given)
-        server().sendall(request[sent:])
+        sent = socket.send_fds(control, [request], given)
+        control.sendall(request[sent:])
         theirs.close()
         os.close(out_end)
         os.close(err_end)
@@ -137,6 +139,9 @@ def server() -> socket.socket:
         ours.close()
         process.wait()
 
+    if ours.recv(1) != READY:
+        end()
+        raise ImportError("the warm process did not come up; what it said is on stderr")
     atexit.register(end)
     return ours
 
@@ -151,6 +156,7 @@ def serve() -> list[str]:
     gc.freeze()  # else each child's end walks, and thereby copies, all of it
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     control = socket.socket(fileno=os.dup(0))
+    control.sendall(READY)
     while True:
         request, given, _, _ = socket.recv_fds(control, LONGEST, 3)
         while request and not request.endswith(b"\n"):
