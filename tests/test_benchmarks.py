@@ -120,9 +120,7 @@ def test_losses_or_gradients_that_differ_show():
 def test_the_page_is_made_of_the_file_alone(tmp_path):
     for theirs in (report(seconds=6.0, memory=300.0), report(seconds=8.0, memory=200.0)):
         results.add(tmp_path, SFT, FACTS, pair=(report(), theirs))
-    results.add(
-        tmp_path, SFT, FACTS, profile=report(profile={"profile/cpu/training": 3, "profile/cpu/data": 1})
-    )
+    results.add(tmp_path, SFT, FACTS, profile=report(profile={"training": 3, "data": 1}))
     found = page.page(tmp_path)
     row = next(line for line in found.splitlines() if line.startswith("| sft-8k | 2 "))
     assert row.count("|") == len(page.COLUMNS) + 1
@@ -133,6 +131,14 @@ def test_the_page_is_made_of_the_file_alone(tmp_path):
     assert "| sft-8k | 0% | 0% | 0% | 75% | 0% | 25% |" in found
     with pytest.raises(ValueError, match="found no results"):
         page.page(tmp_path / "none")
+
+
+def test_the_phases_of_all_measured_steps_are_added_up():
+    clock = worker.Clock()
+    for loss, phase in ((1.0, "starting"), (0.9, "sampling"), (0.8, "training"), (0.7, "training")):
+        clock.on_log(None, None, None, {"loss": loss, f"profile/cpu/{phase}": 2.0, "profile/time/data": 1.0})
+    clock.on_log(None, None, None, {"train_loss": 1.0, "profile/cpu/training": 9.0})
+    assert clock.phases(1) == {"sampling": 2.0, "training": 4.0}
 
 
 def test_a_case_that_was_changed_since_starts_anew(tmp_path):

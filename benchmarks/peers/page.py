@@ -77,7 +77,7 @@ def profile(found: Sequence[Measured]) -> str:
     rows = []
     for measured in found:
         logged = (measured.profile or {}).get("profile", {})
-        seconds = {phase: logged.get(f"profile/cpu/{phase}", 0.0) for phase in PHASES}
+        seconds = {phase: logged.get(phase, 0.0) for phase in PHASES}
         total = sum(seconds.values())
         if total:
             rows.append([measured.case.name, *(f"{seconds[phase] / total:.0%}" for phase in PHASES)])

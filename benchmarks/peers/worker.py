@@ -197,6 +197,13 @@ class Clock(TrainerCallback):
         """What was logged under `name`, step by step."""
         return [float(logs[name]) for logs in self.logs if name in logs]
 
+    def phases(self, warm: int) -> dict[str, float]:
+        """CPU seconds of each phase of a run with `profile=True`, all of its steps but the first `warm` added up."""
+        total = Counter[str]()
+        for logs in [logs for logs in self.logs if "loss" in logs][warm:]:
+            total.update({k.rpartition("/")[2]: v for k, v in logs.items() if k.startswith("profile/cpu/")})
+        return dict(total)
+
 
 @dataclass
 class Built:
@@ -263,7 +270,7 @@ def train(job: Job, build: Callable[[Job, Clock], Built]) -> dict[str, Any]:
         "resident": resident,
         "losses": clock.of("loss"),
         "norms": clock.of("grad_norm"),
-        "profile": {k: v for logs in clock.logs for k, v in logs.items() if k.startswith("profile/")},
+        "profile": clock.phases(job.case.warm * built.marks_per_step),
         **built.counts(),
     }
 
