@@ -41,6 +41,32 @@ def test_two_ranks_evaluate_each_row_once(tmp_path: Any) -> None:
     )
 
 
+def own_rows(folder: str, **changes: Any) -> list[int]:
+    """How many rows that count this rank's micro-batches have in one pass over TRAINED rows."""
+    trainer = CASES["sft"].build(folder, 2, 2, max_steps=-1, num_train_epochs=1, **changes)
+    take, sizes = trainer.get_batch_samples, []
+
+    def noted(*args: Any) -> Any:
+        batches, items = take(*args)
+        sizes.extend(len(batch) for batch in trainer.own_rows.of(batches))
+        return batches, items
+
+    trainer.get_batch_samples = noted
+    trainer.train()
+    return sizes
+
+
+def own_rows_both_ways(folder: str) -> dict[str, list[int]]:
+    """With the rows that fill no round, and without them."""
+    return {"all": own_rows(folder), "dropped": own_rows(folder, dataloader_drop_last=True)}
+
+
+def test_two_ranks_take_each_row_once(tmp_path: Any) -> None:
+    first, second = run_ranks(own_rows_both_ways, folder=str(tmp_path))
+    assert (first["all"], second["all"]) == ([2, 2, 2, 2, 1], [2, 2, 2, 2])
+    assert first["dropped"] == second["dropped"] == [2, 2, 2, 2]
+
+
 @pytest.mark.slow
 def test_two_ranks_are_one(tmp_path: Any) -> None:
     want = runs(list(CASES), str(tmp_path))

@@ -29,15 +29,16 @@ def own_count(state: Any, rank: int, size: int) -> int:
     """How many of the `size` rows of the batch that was read last are this rank's own.
 
     Of the ranks' last batches, laid end to end, the first `remainder` rows are the data's last (0: all are; −1: the data is a
-    stream, of whose length nothing is known).
+    stream, of whose length nothing is known), unless what does not fill a batch is left out.
     """
-    if not state.end_of_dataloader or state.remainder <= 0:
+    whole = getattr(getattr(state.active_dataloader, "batch_sampler", None), "drop_last", False)
+    if whole or not state.end_of_dataloader or state.remainder <= 0:
         return size
     return min(size, max(0, state.remainder - rank * size))
 
 
 def left_over(trainer: Any) -> int:
-    """How many rows the training data has beyond whole rounds of all ranks' batches; -1 where nobody knows or they are dropped."""
+    """Rows of the training data beyond whole rounds of all ranks' batches; −1 where nobody knows, or they are left out."""
     args, data = trainer.args, trainer.train_dataset
     if args.dataloader_drop_last or not hasattr(data, "__len__"):
         return -1
