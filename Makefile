@@ -7,10 +7,11 @@ TORCH ?= torch==2.13.0
 JOBS ?= 2
 
 PY := $(VENV)/bin/python
+DEEPSPEED := $(VENV)-deepspeed
 READY := $(VENV)/.trellis-ready
 export OMP_NUM_THREADS = 1
 
-.PHONY: check test fast docs bench demo format snapshot clean
+.PHONY: check test deepspeed fast docs bench demo format snapshot clean
 
 check: $(READY)  ## format, lint, types and house rules
 	$(PY) -m ruff format --check .
@@ -24,6 +25,10 @@ test: $(READY)  ## every test, the slow ones too
 
 fast: $(READY)  ## every test but the slow ones
 	$(PY) -m pytest -q -n $(JOBS) --dist worksteal -m "not slow"
+
+deepspeed: export DS_ACCELERATOR = cpu
+deepspeed: $(DEEPSPEED)/.trellis-ready  ## training under DeepSpeed, which only an environment of its own has
+	$(DEEPSPEED)/bin/python -m pytest -q tests/zero --durations 10
 
 docs: export NO_MKDOCS_2_WARNING = 1
 docs: $(READY)  ## the documentation, strictly
@@ -56,4 +61,11 @@ $(READY): pyproject.toml
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	$(PY) -c "import torch" 2>/dev/null || $(PY) -m pip install -q "$(TORCH)"
 	$(PY) -m pip install -q -e ".[dev,docs]"
+	touch $@
+
+$(DEEPSPEED)/.trellis-ready: $(READY)
+	test -x $(DEEPSPEED)/bin/python || $(PY) -m venv $(DEEPSPEED)
+	$(PY) -c "import sysconfig; print(sysconfig.get_path('purelib'))" > \
+		$$($(DEEPSPEED)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/main.pth
+	$(DEEPSPEED)/bin/python -m pip install -q -e ".[deepspeed]"
 	touch $@

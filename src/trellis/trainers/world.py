@@ -69,8 +69,11 @@ def check_size(args: Any) -> None:
 def _meet(args: Any) -> None:
     """On CPUs, let DeepSpeed know the processes that came together: models are cut over them from when they are loaded."""
     if args.use_cpu and sharding(args) == "deepspeed" and torch.distributed.is_initialized():
-        from deepspeed import comm
+        from deepspeed import comm, ops
 
+        # gloo it is: its operation over shared memory would be compiled first, for minutes, and waits for ever on a lock that a
+        # killed run has left.
+        ops.__compatible_ops__ = {}
         comm.init_distributed(torch.distributed.get_backend(), auto_mpi_discovery=False)
 
 
