@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import Trainer
 from transformers.integrations.deepspeed import deepspeed_load_checkpoint
 
-from .. import checkpoint
+from ..checkpoint import read_manifest
 from ..models.sharded import whole
 from .own_rows import swapped
 
@@ -41,9 +41,9 @@ class ZeroTrainer(Trainer):
             self._groups = [own_settings(group) for group in self.optimizer.param_groups]
         return super().create_scheduler(num_training_steps, optimizer)
 
-    def _load_optimizer_and_scheduler(self, checkpoint_dir: str | None) -> None:
-        super()._load_optimizer_and_scheduler(checkpoint_dir)
-        if self.is_deepspeed_enabled and checkpoint_dir and self.deepspeed.load_universal_checkpoint():
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if self.is_deepspeed_enabled and checkpoint and self.deepspeed.load_universal_checkpoint():
             mend(self.deepspeed.optimizer.optimizer, self._groups, self.lr_scheduler.get_last_lr())
 
     def seen(self, loss: Tensor) -> Tensor:
@@ -83,7 +83,7 @@ def for_any_world(folder: Path, world: int) -> bool:
 
     Raises ValueError, with the command to type, where it has not been converted.
     """
-    wrote = checkpoint.read_manifest(folder)["world_size"]
+    wrote = read_manifest(folder)["world_size"]
     if wrote != world and not (folder / CONVERTED).is_file():
         step = next(folder.glob("global_step*"), folder / "global_step…")
         raise ValueError(
