@@ -101,6 +101,7 @@ def test_what_a_rollout_logs(run):
         "objective/entropy": mean(-math.fsum(x) for x in old),
         "objective/non_score_reward": -0.3 * mean(kl),
         "objective/scores": mean(scores),
+        "objective/scores_std": variance(scores) ** 0.5,
         "objective/rlhf_reward": mean(scores) - 0.3 * mean(kl),
         "val/num_eos_tokens": float(rollout.finished.sum()),
         "val/return": mean(returns),

@@ -8,9 +8,10 @@ import math
 import os
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from .samples import send, show
 
@@ -19,6 +20,7 @@ FOLDER = "completions"
 LIMIT = 20_000
 """Rows kept between two logs; of more, the newest."""
 Row = dict[str, Any]
+T = TypeVar("T")
 
 
 class CompletionLog:
@@ -36,7 +38,6 @@ class CompletionLog:
         self.folder = Path(output_dir) / FOLDER
         self.show, self.count, self.unique = show, count, unique
         self.rows: deque[Row] = deque(maxlen=LIMIT)
-        self._said = False
 
     def add(
         self,
@@ -79,28 +80,33 @@ class CompletionLog:
             return None
         if self.show:
             show(spread(rows, self.count), title=f"completions, step {step}")
-        path = self._write(rows, self.folder / f"completions_{step:05d}")
+        path = write_table(rows, self.folder / f"completions_{step:05d}")
         send(rows, name="completions", step=step, callbacks=callbacks)
         return path
 
-    def _write(self, rows: Sequence[Row], stem: Path) -> Path:
-        """The rows as a file: aside first, then renamed, so that no reader sees half of one."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        names = list(dict.fromkeys(name for row in rows for name in row))
-        table = {name: _cells([row.get(name) for row in rows]) for name in names}
-        aside = stem.with_name(f".{stem.name}.tmp")
-        try:
-            import_module("pyarrow")
-            _write_parquet(table, aside)
-            path = stem.with_suffix(".parquet")
-        except ImportError:
-            if not self._said:
-                logger.warning("pyarrow is not installed: completion tables are written as JSON lines")
-            self._said = True
-            _write_lines(table, aside)
-            path = stem.with_suffix(".jsonl")
-        os.replace(aside, path)
-        return path
+
+def write_table(rows: Sequence[Row], stem: Path) -> Path:
+    """The rows as `stem`.parquet, or as JSON lines where pyarrow is not installed: aside first, then renamed, so that no reader
+    sees half of a file."""
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    table = {name: _cells([row.get(name) for row in rows]) for name in names}
+    aside = stem.with_name(f".{stem.name}.tmp")
+    try:
+        import_module("pyarrow")
+        _write_parquet(table, aside)
+        path = stem.with_suffix(".parquet")
+    except ImportError:
+        _say_once()
+        _write_lines(table, aside)
+        path = stem.with_suffix(".jsonl")
+    os.replace(aside, path)
+    return path
+
+
+@cache
+def _say_once() -> None:
+    logger.warning("pyarrow is not installed: tables of samples are written as JSON lines")
 
 
 def one_per_prompt(rows: Iterable[Row]) -> list[Row]:
@@ -111,7 +117,7 @@ def one_per_prompt(rows: Iterable[Row]) -> list[Row]:
     return list(first.values())
 
 
-def spread(rows: Sequence[Row], count: int | None) -> Sequence[Row]:
+def spread(rows: Sequence[T], count: int | None) -> Sequence[T]:
     """`count` of the rows, evenly spread over them, so that they are not all of one prompt."""
     if count is None or count >= len(rows):
         return rows

@@ -9,6 +9,8 @@ from typing import Any
 from transformers import TrainerCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
+from .panel_live import LiveView
+
 
 class Progress(TrainerCallback):
     """A bar over the optimizer steps with the latest of `names` beside it; off a terminal, a line at every tenth of the way."""
@@ -18,8 +20,8 @@ class Progress(TrainerCallback):
         self.bar: Any = None
 
     def attach(self, trainer: Any) -> Progress:
-        """Take the place of the trainer's own bar and printer."""
-        for other in (ProgressCallback, PrinterCallback):
+        """Take the place of the trainer's own bar and printer, and of its live view."""
+        for other in (ProgressCallback, PrinterCallback, LiveView):
             trainer.remove_callback(other)
         trainer.add_callback(self)
         return self

@@ -14,7 +14,7 @@ CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 """Escape sequences begin with one of these, and the marks that turn the direction of a whole line are some."""
 
 
-def _cell(value: Any) -> str:
+def plain_cell(value: Any) -> str:
     """A value as text that no terminal obeys: control characters of a sample or a data set are written out."""
     return CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", _plain(value))
 
@@ -29,7 +29,9 @@ def _plain(value: Any) -> str:
 
 def _cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
     names = list(dict.fromkeys(name for row in rows for name in row))
-    return [_cell(name) for name in names], [[_cell(row.get(name, "")) for name in names] for row in rows]
+    return [plain_cell(name) for name in names], [
+        [plain_cell(row.get(name, "")) for name in names] for row in rows
+    ]
 
 
 def _cut(text: str) -> str:
@@ -43,7 +45,7 @@ def render(rows: Sequence[Row], title: str = "") -> str:
     lines = [[_cut(c) for c in line] for line in (names, *cells)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(names))]
     text = ["  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in lines]
-    return "\n".join([*([_cell(title)] if title else []), *text])
+    return "\n".join([*([plain_cell(title)] if title else []), *text])
 
 
 def show(rows: Sequence[Row], title: str = "", file: TextIO | None = None) -> None:
@@ -59,7 +61,7 @@ def show(rows: Sequence[Row], title: str = "", file: TextIO | None = None) -> No
     from rich.text import Text
 
     names, cells = _cells(rows)
-    table = Table(title=Text(_cell(title)) if title else None, show_lines=True)
+    table = Table(title=Text(plain_cell(title)) if title else None, show_lines=True)
     for name in names:
         table.add_column(Text(name), overflow="fold")
     for line in cells:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 import torch
@@ -10,7 +9,6 @@ from torch import Tensor, nn
 
 from ..models import adapted_modules
 
-logger = logging.getLogger(__name__)
 SHOWN = 4
 
 
@@ -55,13 +53,11 @@ class Alive:
         if len(dead) == len(part):
             return False
         if dead:
-            logger.warning(
-                "%d of %d adapted modules got no gradient in the first step that moved the others, and stay as they are as long "
-                "as they get none: %s. Either this step did not use them (experts that no token was sent to), or the forward "
-                "pass never does: leave those out of target_modules",
-                len(dead),
-                len(part),
-                _names(dead),
+            self.trainer.health.tell(
+                "dead-lora",
+                f"{len(dead)} of {len(part)} adapted modules got no gradient in the first step that moved the others, and stay "
+                f"as they are as long as they get none: {_names(dead)}. Either this step did not use them (experts that no token "
+                "was sent to), or the forward pass never does: leave those out of target_modules",
             )
         return True
 

@@ -72,7 +72,7 @@ class BadSteps:
         trainer.current.take_back_loss()
         if refused(trainer):
             trainer.lr_scheduler.step()  # the loop leaves it where it is, after a step that DeepSpeed left out
-        back = f" Went back to {self._roll_back()}." if args.on_bad_step == "rollback" else ""
+        back = f" Went back to {self.roll_back()}." if args.on_bad_step == "rollback" else ""
         logger.warning(
             "%s The step is left out (%d of at most %d).%s", said, self.count, args.max_bad_steps, back
         )
@@ -91,13 +91,22 @@ class BadSteps:
         checkpoint.save_state(folder, tensors, found.as_json(number, trainer.args.process_index), name=name)
         return f"{found.text(number)} The batch is in {folder / name}.safetensors, this in {name}.json."
 
-    def _roll_back(self) -> Path:
+    def go_back(self, why: str) -> Path:
+        """Answer an unhealthy run with a roll-back, which counts as a bad step. Raises FloatingPointError after too many."""
+        self.count += 1
+        if self.count > self.trainer.args.max_bad_steps:
+            raise FloatingPointError(
+                f"{why}. Going back {self.count - 1} times did not help (max_bad_steps={self.trainer.args.max_bad_steps})"
+            )
+        return self.roll_back()
+
+    def roll_back(self) -> Path:
         """Weights, optimizer and the trainer's own state as the last checkpoint has them; data and schedule go on from here."""
         trainer, folder = self.trainer, self.trainer.saving.last
         if folder is None or checkpoint.verify(folder):
             raise FloatingPointError(
-                f'on_bad_step="rollback", but {"this run has saved nothing yet" if folder is None else f"{folder} is damaged"}; '
-                'save more often (save_steps), or write on_bad_step="skip"'
+                f"nothing to go back to: {'this run has saved nothing yet' if folder is None else f'{folder} is damaged'}; "
+                'save more often (save_steps), or write on_bad_step="skip" (without roll_back_on_health)'
             )
         schedule = trainer.lr_scheduler.state_dict()
         trainer._load_from_checkpoint(str(folder))

@@ -19,7 +19,7 @@ from transformers import TrainerCallback, set_seed
 
 from .. import checkpoint
 from ..metrics import Meter, Metric
-from ..monitor import History, Profile, RunRecord
+from ..monitor import Profile
 from ..scoring import score
 from ..types import LossOutput, Record, Scores, TokenBatch
 from .bad_steps import BadSteps
@@ -34,6 +34,7 @@ from .sharding import ShardedTrainer
 from .signals import Boundary, Signals
 from .step import Step
 from .watchdog import Watchdog
+from .watching import watchers
 from .world import World
 
 
@@ -83,8 +84,7 @@ class PostTrainer(ShardedTrainer):
         )
         self.given.put_back(model)
         self.loss_is_scaled_for_ga = True
-        watchers = OnTrainBegin(self), World(self), Choices(self), History(), RunRecord(self), Boundary(self)
-        for callback in watchers:
+        for callback in (OnTrainBegin(self), World(self), Choices(self), *watchers(self), Boundary(self)):
             self.add_callback(callback)
 
     # ---- what a trainer says -------------------------------------------------------------------------------------------

@@ -36,7 +36,7 @@ def products_in(precision: str | None) -> Iterator[None]:
 def during(trainer: Any) -> Iterator[None]:
     """What holds while a trainer trains: signals are caught, hangs and times seen, products computed as asked."""
     with trainer.signals.caught(), trainer.watchdog.running(), trainer.profile.running():
-        with products_in(trainer.args.float32_matmul_precision):
+        with trainer.view.shown(), products_in(trainer.args.float32_matmul_precision):
             yield
 
 

@@ -32,7 +32,7 @@ from ..scoring import in_chunks
 from ..types import Metrics, Rollout, TokenBatch
 from .ahead import AHEAD, Ahead, engine_apart
 from .gather import gather_rows
-from .said import Notes, Said, said_as
+from .said import Notes, Said, examples, said_as
 from .seeds import derived_seed
 
 logger = logging.getLogger(__name__)
@@ -67,6 +67,7 @@ class Collector:
         if isinstance(means.driver, RolloutFunc):
             means.driver.trainer = trainer
         self.said: Said | None = None
+        self.shown: list[Row] = []
         self.notes = Notes()
         self._warned = False
 
@@ -119,6 +120,7 @@ class Collector:
         with trainer.watchdog.during("evaluating"):
             trainer.held_out.offer(number, rows, episodes, verdict)
         self.keep_said(rows, episodes, verdict)
+        self.shown = examples(rows, episodes, verdict, self.texts)
         self.notes.add(verdict.logged)
         trainer.meter.add(self.failure_sums(verdict))
         if schedule.world > 1:

@@ -130,6 +130,21 @@ class TrellisConfig(TrainingArguments):
         True,
         "On SIGTERM or SIGINT finish the step, save and end with status 75; a second signal ends at once.",
     )
+    health: bool = option(
+        True,
+        "Read the log by the rules of docs/health.md and say what is wrong, in the log and in health.jsonl.",
+    )
+    stop_on_health: list[str] | None = option(None, "Names of health rules at which the run stops.")
+    roll_back_on_health: list[str] | None = option(
+        None,
+        "Names of health rules at which the run goes back to the weights and optimizer of its last checkpoint, and goes on; "
+        "at most max_bad_steps times.",
+    )
+    live_view: bool | None = switch(
+        None,
+        "Show a run as a panel: curves, speed, samples, health; false: as transformers does. Default: a panel on a terminal, a "
+        "line per log elsewhere.",
+    )
     profile: bool = option(
         False,
         "Log what is computed and how much of it in vain, time per phase and peak memory (profile/*); a table at the end.",
@@ -179,6 +194,8 @@ class TrellisConfig(TrainingArguments):
     def _check_faults(self) -> None:
         if self.micro_batch_tokens is not None and self.micro_batch_tokens < 1:
             raise ValueError(f"micro_batch_tokens={self.micro_batch_tokens} must be at least 1, or None")
+        if self.stop_on_health or self.roll_back_on_health:
+            self._check_health()
         if self.max_bad_steps < 0:
             raise ValueError(f"max_bad_steps={self.max_bad_steps} must be at least 0")
         if self.hang_timeout is not None and self.hang_timeout <= 0:
@@ -188,6 +205,19 @@ class TrellisConfig(TrainingArguments):
         if self.on_bad_step == "rollback" and self.save_only_model:
             raise ValueError(
                 'on_bad_step="rollback" needs the optimizer in each checkpoint; leave save_only_model out'
+            )
+
+    def _check_health(self) -> None:
+        # Only where it is needed: a config is made in a moment, and `monitor` is not read in one.
+        from ..monitor.health_rules import check_names
+
+        check_names("stop_on_health", self.stop_on_health)
+        check_names("roll_back_on_health", self.roll_back_on_health)
+        if not self.health:
+            raise ValueError("stop_on_health and roll_back_on_health need health=True")
+        if self.roll_back_on_health and self.save_only_model:
+            raise ValueError(
+                "roll_back_on_health needs the optimizer in each checkpoint; leave save_only_model out"
             )
 
     def _choose_precision(self) -> None:

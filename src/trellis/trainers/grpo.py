@@ -176,6 +176,8 @@ class GRPOTrainer(GroupTrainer):
             drift = PolicyStep(found.logps, batch.sampled_logps, batch.advantages, mask)
             per_token = per_token * off_policy_mask(drift, threshold=args.off_policy_mask_threshold)[:, None]
         metrics = self.step_sums(batch, terms, found.entropy, per_token * weights)
+        if self.objective.name != "vespo":  # whose old ones are another engine's
+            metrics |= self.at_start(found.logps - old, mask)
         if args.beta > 0:
             kl = kl_term(found.logps, batch.ref_logps, terms.ratio if args.use_bias_correction_kl else None)
             per_token = per_token + args.beta * kl

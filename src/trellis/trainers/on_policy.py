@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader
 from ..losses.policy import k1, k3
 from ..metrics import Metric
 from ..rewards import RewardResult
-from ..types import Rollout, TokenBatch
+from ..types import Metrics, Rollout, TokenBatch
 from .base import PostTrainer
 from .collector import Collector, Means
 from .held_out import HeldOut
@@ -30,6 +30,11 @@ from .schedule import Schedule
 from .seeds import derived_seed
 
 logger = logging.getLogger(__name__)
+START = Metric(
+    "ratio/off_at_start",
+    "mean |log π − log π_old| over trained tokens of a rollout's first optimizer step: 0 but for rounding and dropout",
+    hold=True,
+)
 
 
 class OnPolicyTrainer(PostTrainer):
@@ -116,7 +121,13 @@ class OnPolicyTrainer(PostTrainer):
         return found
 
     def declared_metrics(self) -> list[Metric]:
-        return [*self.metrics, *self.collector.metrics]
+        return [*self.metrics, START, *self.collector.metrics]
+
+    def at_start(self, difference: Tensor, mask: Tensor) -> Metrics:
+        """(sum, count) of how far log π is from log π_old ([B, T] `difference`) in the first step on a rollout; else nothing."""
+        if self.cursor != 1 or not torch.is_grad_enabled():
+            return {}
+        return {START.name: ((difference.detach().abs() * mask).sum(), mask.sum())}
 
     # ---- what the loop below asks for ----------------------------------------------------------------------------------
 

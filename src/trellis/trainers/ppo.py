@@ -238,7 +238,7 @@ class PPOTrainer(OnPolicyTrainer):
         difference = new["logps"] - batch.old_logps
         metrics = minibatch_sums(
             mask, difference, ratio, new["entropy"], (surrogate, clipped), (error, bounded)
-        )
+        ) | self.at_start(difference, mask)
         if args.early_stop_kl is not None:  # a GPU would have to wait for it
             self.step_kl += torch.tensor(
                 [float(x) for x in metrics["policy/approxkl_avg"]], dtype=torch.float64

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..losses.policy import k3
-from ..metrics import Metric, explained_variance, variance
+from ..metrics import Metric, deviation, explained_variance, variance
 from ..types import Metrics, Rollout
 
 MINIBATCH = [
@@ -31,6 +31,12 @@ ROLLOUT = [
     Metric("objective/entropy", "mean over responses of Σ_t −log π_old", hold=True),
     Metric("objective/non_score_reward", "mean over responses of −kl_coef · Σ_t kl_t", hold=True),
     Metric("objective/scores", "mean score after missing_eos_penalty, scaling and clipping", hold=True),
+    Metric("objective/scores_square", "mean score²", hold=True, hidden=True),
+    Metric(
+        "objective/scores_std",
+        "standard deviation of the scores of a rollout",
+        derive=deviation("objective/scores", "objective/scores_square"),
+    ),
     Metric("objective/rlhf_reward", "objective/scores + objective/non_score_reward", hold=True),
     Metric("val/num_eos_tokens", "responses of a rollout that ended with a stop token", hold=True),
     Metric("val/error", "mean return − value", hold=True, hidden=True),
@@ -64,7 +70,8 @@ def rollout_sums(rollout: Rollout, kl: Tensor, kl_coef: float) -> Metrics:
         "objective/kl_coef": (torch.tensor(kl_coef, dtype=torch.float64), 1.0),
         "objective/entropy": (-rollout.old_logps.sum(), rows),
         "objective/non_score_reward": (penalty, rows),
-        "objective/scores": (rollout.scores.sum(), rows),
+        "objective/scores": (rollout.scores.double().sum(), rows),
+        "objective/scores_square": ((rollout.scores.double() ** 2).sum(), rows),
         "objective/rlhf_reward": (rollout.scores.sum() + penalty, rows),
         "val/num_eos_tokens": (rollout.finished.sum(), 1.0),
         "val/error": (error.sum(), tokens),

@@ -110,4 +110,5 @@ class RLOOTrainer(GroupTrainer):
         self.extremes.note(low, high, trained)
         entropy = found.entropy.detach() * mask  # type: ignore[union-attr]
         metrics = {"entropy": (entropy.sum(), mask.sum()), **clip_sums(low, high, trained)}
+        metrics |= self.at_start(found.logps - old, mask)
         return LossOutput((loss * trained[:, 0]).sum(), metrics)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from accelerate.utils import gather_object
 
-from ..rollout import Completion
+from ..monitor import spread
+from ..rewards import RewardResult
+from ..rollout import Completion, Episodes
+
+SHOWN = 8
+"""Completions of a rollout that are kept to be looked at."""
 
 
 def said_as(prompt: Any, text: str, completion: Completion) -> Any:
@@ -16,6 +21,26 @@ def said_as(prompt: Any, text: str, completion: Completion) -> Any:
     if completion.messages is not None:
         return completion.messages
     return text if isinstance(prompt, str) else [{"role": "assistant", "content": text}]
+
+
+def examples(
+    rows: Sequence[Mapping[str, Any]],
+    episodes: Episodes,
+    verdict: RewardResult,
+    decode: Callable[[Sequence[Completion]], list[str]],
+) -> list[dict[str, Any]]:
+    """A few completions with their rewards, spread over what this process sampled."""
+    few = spread(range(len(rows)), SHOWN)
+    picked = [episodes.completions[i] for i in few]
+    return [
+        {
+            "prompt": rows[i]["prompt"],
+            "completion": said_as(rows[i]["prompt"], text, completion),
+            "score": float(verdict.total[i]),
+            "finished": completion.finish_reason == "stop",
+        }
+        for i, text, completion in zip(few, decode(picked), picked, strict=True)
+    ]
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,7 +13,6 @@ from ..advantages import group_statistics
 from ..rewards import RewardResult
 from ..types import Rollout
 
-logger = logging.getLogger(__name__)
 PATIENCE = 4
 """Rollouts in a row without a signal before it is said."""
 
@@ -22,14 +20,13 @@ PATIENCE = 4
 @dataclass(frozen=True)
 class Silence:
     """The rollouts since rewards last told completions of one prompt apart: their number and that of their completions, how many
-    of these were cut off, the lowest and highest reward; and whether the run has been warned."""
+    of these were cut off, the lowest and highest reward."""
 
     rollouts: int = 0
     completions: int = 0
     cut: int = 0
     low: float = math.inf
     high: float = -math.inf
-    said: bool = False
 
 
 def told_apart(rewards: Tensor, group: Tensor, trained: Tensor) -> bool:
@@ -46,7 +43,7 @@ def listen(
     """The silence after one more rollout: none where rewards [B, F] tell rows of a group [B] apart. `finished_only`: rows that
     are not `finished` [B] are not trained on."""
     if told_apart(rewards, group, finished if finished_only else torch.ones_like(finished)):
-        return Silence(said=before.said)
+        return Silence()
     known = rewards[~rewards.isnan()].tolist()
     return Silence(
         before.rollouts + 1,
@@ -54,7 +51,6 @@ def listen(
         before.cut + int((~finished).sum()),
         min([before.low, *known]),
         max([before.high, *known]),
-        before.said,
     )
 
 
@@ -92,7 +88,7 @@ def verdict_on(silence: Silence, args: Any, rewards: list[str]) -> str:
 def warn_of_silence(
     trainer: Any, before: Silence, rollout: Rollout, verdict: RewardResult, group: Tensor
 ) -> Silence:
-    """Take in a judged rollout of a GroupTrainer, and say once per run when `PATIENCE` of them in a row had no signal."""
+    """Take in a judged rollout of a GroupTrainer, and tell its health when `PATIENCE` of them in a row had no signal."""
     args = trainer.args
     if trainer.rollout_index == 0:  # a run begins
         before = Silence()
@@ -101,8 +97,8 @@ def warn_of_silence(
     total = torch.where(applies, rollout.scores, torch.nan)[:, None]
     rewards = verdict.per_function.to(total.device) if apart else total
     silence = listen(before, rewards, group, rollout.finished, finished_only=args.mask_truncated_completions)
-    if silence.said or silence.rollouts < PATIENCE:
-        return silence
-    if trainer.is_world_process_zero():
-        logger.warning("%s", verdict_on(silence, args, trainer.collector.means.rewards.names))
-    return replace(silence, said=True)
+    found = None
+    if silence.rollouts >= PATIENCE:
+        found = verdict_on(silence, args, trainer.collector.means.rewards.names)
+    trainer.health.tell("rewards-all-equal", found)
+    return silence

@@ -6,6 +6,7 @@ import faulthandler
 import os
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -18,19 +19,22 @@ STDERR = 2
 class Watchdog:
     """Ends the process (or only says so) when no `beat` came for `hang_timeout` seconds: step, rank, phase and all stacks.
 
-    `heard`: who else is told of every phase.
+    `heard`: who else is told of every phase; `spent`: seconds in each so far.
     """
 
     def __init__(self, trainer: Any) -> None:
         self.trainer = trainer
         self.phase, self.at = "starting", time.monotonic()
         self.around = ""
+        self.spent: Counter[str] = Counter()
         self.heard: Callable[[str], None] | None = None
 
     def beat(self, phase: str) -> None:
         """The run has come to `phase`."""
+        now = time.monotonic()
+        self.spent[self.phase.partition(":")[0]] += now - self.at  # type: ignore[assignment]
         self.phase = phase if self.around in ("", phase) else f"{self.around}: {phase}"
-        self.at = time.monotonic()
+        self.at = now
         if self.heard is not None:
             self.heard(self.phase)
 
