@@ -29,6 +29,8 @@ class Settings:
     mixture: Any
     functions: list[Any] = field(default_factory=list)
     """What scores answers, models apart."""
+    online: Any = None
+    """What scores answers, as it was given, and where a critic comes from; None for methods that learn from data alone."""
 
     def splits(self) -> tuple[Any, Any]:
         """The training rows, and the held-out ones or None. Raises ValueError where training would not find what it needs."""
@@ -45,7 +47,7 @@ def settings(method: str, words: Sequence[str], *, complete: bool) -> Settings:
     """What `trellis METHOD words` would train with. A wrong flag or recipe ends the program with one line, as there; `complete`
     settings lack nothing that training needs."""
     parser, (script, args, model, mixture, *more) = parse(method, words)
-    found = Settings(method, script, args, model, mixture)
+    found = Settings(method, script, args, model, mixture, online=more[0] if more else None)
     try:
         if method in ONLINE:
             given = [named(f) if isinstance(f, str) else f for f in loaded(more[0].reward_funcs)]

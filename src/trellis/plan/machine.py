@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .memory import FULL, Run, Shape, activations
+
 GIB = 1 << 30
-STATE_BYTES = 16
+STATE_BYTES = 4 * FULL
 """Per trained parameter in float32: the weight, its gradient and AdamW's two moments."""
 
-FROZEN_BYTES = 4
-LAYER_BYTES = {True: 16, False: 136}
-"""Activations per token, layer and hidden unit, with and without recomputing them in the backward pass; rough."""
+FROZEN_BYTES = FULL
 
 USED = 0.8
 """The share of memory that a recipe may plan with."""
@@ -41,6 +41,15 @@ class ModelFacts:
     hidden: int
     layers: int
     positions: int
+
+    @property
+    def shape(self) -> Shape:
+        """A Llama of this size."""
+        inner = 8 * self.hidden // 3
+        own = self.parameters // max(1, self.layers)
+        return Shape(
+            self.parameters, own, 0, self.layers, self.hidden, inner, self.hidden, self.hidden, vocab=0
+        )
 
 
 def this_machine() -> Machine:
@@ -70,7 +79,7 @@ def model_facts(name: str) -> ModelFacts:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    base = _base(name)
+    base = base_of(name)
     try:
         config = AutoConfig.from_pretrained(base)
         with torch.device("meta"):
@@ -88,7 +97,7 @@ def model_facts(name: str) -> ModelFacts:
     )
 
 
-def _base(name: str) -> str:
+def base_of(name: str) -> str:
     """The model itself, or the one below an adapter."""
     adapter = Path(name).expanduser() / "adapter_config.json"
     if not adapter.is_file():
@@ -105,5 +114,5 @@ def states(parameters: int, *, reference: bool, reward: bool = False, adapter: b
 
 def rows_at_once(free: float, facts: ModelFacts, tokens: int, *, recompute: bool) -> int:
     """Rows of `tokens` tokens whose activations fit into `free` bytes: a power of two, at least 1."""
-    per_row = tokens * facts.layers * facts.hidden * LAYER_BYTES[recompute]
+    per_row = activations(facts.shape, Run(tokens=tokens, recompute=recompute))
     return 1 << max(0, int(free / max(1, per_row)).bit_length() - 1)

@@ -1,63 +1,24 @@
-"""How much memory PPO's models need on each process: arithmetic on sizes, in bytes.
+"""How much memory the models of a run need on each process: arithmetic on sizes, in bytes.
 
-What is counted: weights, gradients, AdamW's two moments, what is gathered or copied to train on several processes, activations of
-the micro-batch, the keys and values of the rows that are sampled at once. What is not: the CUDA context, the allocator's
-fragments, what other libraries hold (about 1 to 2 GiB per GPU together).
+What is counted: weights, gradients, the optimizer, what is gathered or copied to train on several processes, activations of
+the micro-batch, the head's tiles, the keys and values of the rows that are sampled at once, and what scoring without gradients
+takes. What is not: the CUDA context, the allocator's fragments, what other libraries hold (about 1 to 2 GiB per GPU together).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+
+from ..scoring.tiles import TILE_ELEMENTS
+from .shape import FULL, HALF, Shape
+
+__all__ = ["FULL", "HALF", "SHARDINGS", "Memory", "Run", "Shape", "activations", "need", "ppo"]
 
 SHARDINGS = ("ddp", "zero2", "zero3", "fsdp2")
-FULL, HALF = 4, 2
-"""Bytes of a number in float32, and in bfloat16."""
-
-
-@dataclass(frozen=True)
-class Shape:
-    """What of a model its memory depends on. parameters: all of them; largest: those of its largest part that is gathered at once
-    (a layer, or an embedding); q, kv: the widths of all query and of all key heads."""
-
-    parameters: int
-    largest: int
-    layers: int
-    hidden: int
-    intermediate: int
-    q: int
-    kv: int
-
-    @classmethod
-    def of(cls, config: Any) -> Shape:
-        """The shape of the causal language model that a transformers config describes; nothing is allocated."""
-        import torch
-        from transformers import AutoModelForCausalLM
-
-        with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config)
-        sizes = [sum(p.numel() for p in part.parameters()) for part in _parts(model)]
-        text = config.get_text_config()
-        heads = text.num_attention_heads
-        width = getattr(text, "head_dim", None) or text.hidden_size // heads
-        return cls(
-            parameters=sum(p.numel() for p in model.parameters()),
-            largest=max(sizes),
-            layers=text.num_hidden_layers,
-            hidden=text.hidden_size,
-            intermediate=getattr(text, "intermediate_size", None) or 4 * text.hidden_size,
-            q=heads * width,
-            kv=(getattr(text, "num_key_value_heads", None) or heads) * width,
-        )
-
-
-def _parts(model: Any) -> list[Any]:
-    """The model's layers and what stands outside of them."""
-    import torch
-
-    layers = max((m for m in model.modules() if isinstance(m, torch.nn.ModuleList)), key=len)
-    ends = [m for m in model.modules() if isinstance(m, torch.nn.Embedding | torch.nn.Linear)]
-    return [*layers, *ends]
+HIDDEN = ("early", "late", "between")
+TILES = 3
+"""Tiles alive at once: logits, their gradient, and what is between."""
 
 
 @dataclass(frozen=True)
@@ -70,87 +31,182 @@ class Memory:
     copies: float
     frozen: float
     activations: float
+    head: float
     sampling: float
+    scoring: float
+    early: float
+    """Gradients that are there already while all activations are."""
+    late: float
+    """Activations that are still there when all gradients are."""
+    between: float = 0
+    """What is there while a reference is asked after the policy's forward pass."""
 
     @property
     def peak(self) -> float:
-        """The most at once: while the policy is trained, or while it samples (gradients are gone by then)."""
+        """The most at once: while the policy is trained, or while it samples or scores (gradients are gone by then)."""
         stays = self.weights + self.optimizer + self.frozen
-        return stays + max(self.gradients + self.copies + self.activations, self.sampling)
+        begin = self.early + self.activations + self.head
+        train = self.copies + max(begin, self.gradients + self.late, self.between)
+        return stays + max(train, self.sampling, self.scoring)
+
+    @property
+    def parts(self) -> dict[str, float]:
+        """{name: bytes} of what is reported."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in HIDDEN}
 
     def lines(self) -> list[str]:
         """One line per part, in GiB."""
-        named = [(f.name, getattr(self, f.name)) for f in fields(self)]
-        return [f"{name:<12} {value / 2**30:8.1f}" for name, value in [*named, ("peak", self.peak)]]
+        return [
+            f"{name:<12} {value / 2**30:8.1f}" for name, value in [*self.parts.items(), ("peak", self.peak)]
+        ]
 
 
 @dataclass(frozen=True)
 class Run:
     """What of a run its memory depends on.
 
-    world: processes; adapter: trained numbers of a LoRA adapter (0: all weights are trained, as the critic's are); tokens: of a
-    micro-batch; sampled: tokens of all rows that are sampled at once, prompts included; critic: "model" or "head"; half: frozen
-    weights are held in bfloat16. Activations are float32 (bfloat16 autocast takes about half, and copies of the weights).
+    world: processes; adapter: trained numbers of a LoRA adapter (0: all weights are trained, as the critic's are);
+    tokens: of a micro-batch; read: those whose log-probabilities are asked for (0: all);
+    sampled: tokens of all rows that are sampled at once, prompts included;
+    scored: tokens of the rows that are scored at once without gradients;
+    critic: "model", "head" or "none"; whole_critic: it has no adapter;
+    state: bytes of a trained number's weight, or gradient; moments: of what the optimizer keeps for it;
+    base: of a number that is not trained; number: of an activation; tile: logits at once;
+    accumulate: gradients of an earlier micro-batch are there; offload: activations wait in the CPU's memory;
+    within: each parameter steps within backward and lets its gradient go;
+    asked: a frozen model is asked between forward and backward; shared: a prompt is computed once for several answers.
     """
 
     sharding: str = "ddp"
     world: int = 1
     adapter: int = 0
     tokens: int = 4096
+    read: int = 0
     sampled: int = 16384
+    scored: int = 0
     critic: str = "model"
+    whole_critic: bool = False
     recompute: bool = True
-    half: bool = False
+    accumulate: bool = False
+    state: float = FULL
+    moments: float = 2 * FULL
+    base: float = FULL
+    number: float = FULL
+    offload: bool = False
+    within: bool = False
+    asked: bool = False
+    shared: bool = False
+    tile: int = TILE_ELEMENTS["cpu"]
 
 
 def ppo(policy: Shape, reward: Shape | None, run: Run) -> Memory:
     """PPO's memory on each process: policy, critic of the policy's size, reference (none beside an adapter), reward model."""
+    frozen = [] if run.adapter else [policy]
+    return need(policy, frozen + ([reward] if reward else []), run)
+
+
+def need(policy: Shape, frozen: Sequence[Shape], run: Run) -> Memory:
+    """The memory on each process of a policy (and a critic of its size), with models beside it that are not trained.
+
+    Raises ValueError for a sharding that there is not.
+    """
     if run.sharding not in SHARDINGS:
         raise ValueError(f"sharding={run.sharding!r} is none of {', '.join(SHARDINGS)}")
-    models = 2 if run.critic == "model" else 1
-    trained = models * (run.adapter or policy.parameters)
-    base = FULL if not (run.half and run.adapter) else HALF
+    own, of_critic = trained_numbers(policy, run)
+    trained = own + of_critic
     cut = run.world if run.sharding in ("zero3", "fsdp2") else 1
-    held = models * policy.parameters * base + (models * run.adapter * FULL if run.adapter else 0)
-    frozen = (0 if run.adapter else policy.parameters) + (reward.parameters if reward else 0)
-    whole = policy.parameters * base if cut > 1 else 0
+    spread = run.world if run.sharding != "ddp" else 1
+    each = _held(policy, own, run)
+    held = each + (_held(policy, of_critic, run) if of_critic else 0)
+    first, layer = _backward(policy, run)
+    gradients = (policy.largest if run.within else trained) * _state(run) / spread
+    end = (policy.embedding if not run.adapter else 0) * run.state / spread
+    one = run.world == 1 and of_critic  # the policy's part goes back before the critic's goes forward
+    before = end + (own * _state(run) if one else 0)
+    graphs = 2 if of_critic and run.world > 1 else 1
+    outside = run.tokens * policy.hidden * run.number * 2
+    whole = each if cut > 1 and run.sampled else 0
+    early = gradients if run.accumulate else min(before, gradients)
+    scoring = run.scored * policy.forward * run.number
     return Memory(
         weights=held / cut,
-        gradients=trained * FULL / (run.world if run.sharding != "ddp" else 1),
+        gradients=gradients,
         optimizer=trained * _optimizer(run),
         copies=_copies(policy, trained, run),
-        frozen=frozen * (HALF if run.half else FULL) / (run.world if run.sharding == "zero3" else 1),
-        activations=activations(policy, run),
-        sampling=whole + run.sampled * policy.layers * 2 * policy.kv * FULL,
+        frozen=sum(shape.parameters for shape in frozen)
+        * run.base
+        / (run.world if run.sharding == "zero3" else 1),
+        activations=graphs * first + layer + outside,
+        head=_head(policy, run),
+        sampling=whole + run.sampled * policy.layers * 2 * policy.kv * run.number,
+        scoring=scoring,
+        early=early,
+        late=layer + outside,
+        between=(gradients * run.accumulate + first + outside + scoring) if run.asked else 0,
     )
 
 
+def trained_numbers(policy: Shape, run: Run) -> tuple[int, int]:
+    """(of the policy, of a critic of its size) how many numbers are trained."""
+    own = run.adapter or policy.parameters
+    critic = policy.parameters if run.whole_critic else own
+    return own, critic if run.critic == "model" else 0
+
+
+def _held(policy: Shape, trained: int, run: Run) -> float:
+    """Bytes of a model's weights, with its adapter where it has one."""
+    if trained == policy.parameters:
+        return trained * run.state
+    return policy.parameters * run.base + trained * FULL
+
+
+def _state(run: Run) -> float:
+    return FULL if run.adapter else run.state
+
+
 def _optimizer(run: Run) -> float:
-    """Bytes per trained number: two moments, and DeepSpeed's own copy of what is trained."""
+    """Bytes per trained number: two moments of AdamW, and DeepSpeed's own copy of what is trained."""
     if run.sharding == "ddp":
-        return 2 * FULL
+        return run.moments
     own = FULL if run.sharding.startswith("zero") else 0
-    return (2 * FULL + own) / run.world
+    return (run.moments + own) / run.world
 
 
 def _copies(policy: Shape, trained: int, run: Run) -> float:
-    """What sending takes: DDP's buckets, ZeRO-2's gradients before they are cut, the layer that is gathered and the next one."""
+    """What sending takes: DDP's buckets, ZeRO-2's gradients before they are cut, the layer that is gathered and the next one;
+    and weights that autocast has cast."""
+    cast = policy.parameters * HALF if run.number < FULL == run.state else 0
     if run.world == 1:
-        return 0
+        return cast
     if run.sharding in ("ddp", "zero2"):
-        return trained * FULL
-    return 2 * policy.largest * FULL * 2  # weights and gradients
+        return cast + trained * _state(run)
+    return 2 * policy.largest * run.state * 2  # weights and gradients
+
+
+def _head(policy: Shape, run: Run) -> float:
+    """The tiles of the vocabulary's head, and its hidden states with their gradient."""
+    read = run.read or run.tokens
+    return TILES * min(run.tile, read * policy.vocab) * FULL + 2 * read * policy.hidden * FULL
 
 
 def activations(shape: Shape, run: Run) -> float:
     """Bytes that the backward pass of a micro-batch needs: every layer's input, or all that it keeps, and what one layer has at
-    once while it is gone back through. On several processes policy and critic go back together.
+    once while it is gone back through.
 
-    Counted on Llama's layers in scoring without padding; adapters alone need less.
+    Counted in scoring without padding; adapters need less: the inputs of matrices that are not trained are not kept.
     """
-    kept = 5 * shape.hidden + 4 * shape.q + 2 * shape.intermediate
-    at_once = 3 * shape.intermediate
+    return sum(_backward(shape, run))
+
+
+def _backward(shape: Shape, run: Run) -> tuple[float, float]:
+    """(of all layers, of the one that is gone back through), in bytes."""
     if run.recompute:
-        kept, at_once = shape.hidden, kept + at_once
-    graphs = 2 if run.critic == "model" and run.world > 1 else 1
-    return run.tokens * (graphs * shape.layers * kept + at_once) * FULL
+        kept, unread = shape.hidden, 0
+        at_once = shape.kept(adapter=False, thrifty=False) + shape.at_once
+    else:
+        kept, at_once = shape.kept(adapter=run.adapter > 0) + 2 * shape.q * run.shared, shape.at_once
+        unread = (run.tokens - (run.read or run.tokens)) * shape.inner(
+            True
+        )  # of the last layer (scoring/last_layer.py)
+    kept_in_all = 0 if run.offload else run.tokens * shape.layers * kept - unread
+    return kept_in_all * run.number, run.tokens * at_once * run.number
