@@ -11,7 +11,7 @@ DEEPSPEED := $(VENV)-deepspeed
 READY := $(VENV)/.trellis-ready
 export OMP_NUM_THREADS = 1
 
-.PHONY: check test deepspeed fast docs bench demo format snapshot clean
+.PHONY: check test deepspeed browser fast docs bench demo format snapshot clean
 
 check: $(READY)  ## format, lint, types and house rules
 	$(PY) -m ruff format --check .
@@ -29,6 +29,11 @@ fast: $(READY)  ## every test but the slow ones
 deepspeed: export DS_ACCELERATOR = cpu
 deepspeed: $(DEEPSPEED)/.trellis-ready  ## training under DeepSpeed, which only an environment of its own has
 	$(DEEPSPEED)/bin/python -m pytest -q tests/zero --durations 10
+
+browser: $(READY)  ## the pages that are written, in a headless Chromium, which is installed where a root may and there is none
+	for name in chromium chromium-browser google-chrome; do command -v $$name && break; done \
+		|| { apt-get update -q && apt-get install -q -y --no-install-recommends chromium; }
+	$(PY) -m pytest -q tests/browser
 
 docs: export NO_MKDOCS_2_WARNING = 1
 docs: $(READY)  ## the documentation, strictly

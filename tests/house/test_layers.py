@@ -23,7 +23,7 @@ LAYERS = (
     ("agents",),
     ("trainers",),
     ("demo", "experimental"),
-    ("plan",),
+    ("plan", "report"),
     ("cli",),
     ("", "__main__"),
 )

@@ -11,6 +11,7 @@ VERBS = {
     "demo": "SFT, then a reward model, then PPO, on real text, from nothing, in minutes (start here)",
     "advise": "which of the nine methods suits a data set, why, and a recipe for this machine",
     "check": "a data set or recipe as the trainer will read it: what is wrong, in which rows, what to do",
+    "estimate": "the memory and time that a recipe needs, per device, and what would need less",
     "sft": "supervised fine-tuning on text, prompts with completions, or chats",
     "reward": "a reward model from chosen and rejected answers",
     "dpo": "DPO and its relatives on chosen and rejected answers, against a frozen reference",
@@ -22,9 +23,14 @@ VERBS = {
     "ppo": "PPO with a critic, against the same rewards",
     "vllm-serve": "a vLLM on other GPUs that samples for a training (needs the extra vllm)",
     "merge": "an adapter folded into its base: one stock model, opened again and compared",
+    "report": "one or several runs as one page: curves, samples, settings, health, cost",
+    "chat": "talk with a model; a reward model's scores beside its answers",
     "replay": "a run again, from the record in its directory, and whether the same came of it",
-    "env": "versions of everything that matters in a bug report, and what is missing",
+    "env": "versions of everything that matters in a bug report, what works here, and what is missing",
+    "completion": "a script that completes verbs and flags in bash, zsh or fish",
 }
+TRAINED = ("sft", "reward", "dpo", "kto", "orpo", "cpo", "grpo", "rloo", "ppo")
+"""Verbs that train; each other one has a module of its name."""
 
 
 def usage() -> str:
@@ -55,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _unknown(verb)
     from importlib import import_module
 
-    if verb in ("advise", "check", "env", "demo", "merge", "replay", "vllm-serve"):
+    if verb not in TRAINED:
         return import_module(f".{verb.replace('-', '_')}", __name__).main(args)
     status, words = import_module(".launch", __name__).main(verb, args)
     return import_module(".train", __name__).main(verb, words) if status is None else status

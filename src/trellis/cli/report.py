@@ -1,0 +1,46 @@
+"""`trellis report RUN [RUN …]`: runs read after they are done, or on their way, as one page."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+EPILOG = """\
+RUN is the output directory of a training. Runs that differ in their seed only are drawn as one curve with a band.
+The page is one file that loads nothing: it can be mailed, archived and read without a network.
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The flags of the report."""
+    parser = argparse.ArgumentParser(
+        prog="trellis report",
+        description="One page about one or several runs: curves with their meanings, samples over time, settings, health, cost.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("runs", metavar="RUN", nargs="+", help="output directory of a run")
+    parser.add_argument(
+        "--out", metavar="FILE", default="report.html", help="the page (default: report.html)"
+    )
+    parser.add_argument("--png", metavar="DIR", help="also write each run's curves there, as PNG and SVG")
+    return parser
+
+
+def main(argv: Sequence[str]) -> int:
+    """Write the page and what else was asked for; 2 for what is no run."""
+    asked = build_parser().parse_args(argv)
+    from ..report import read_runs, write_page, write_pictures
+
+    try:
+        runs = read_runs(asked.runs)
+        write_page(runs, f"trellis report {', '.join(run.name for run in runs)}", asked.out)
+        pictures = write_pictures(runs, asked.png) if asked.png else []
+    except (ValueError, OSError) as error:
+        print(f"trellis report: error: {error}", file=sys.stderr)
+        return 2
+    for path in (asked.out, *pictures):
+        print(f"written: {path}")
+    return 0
