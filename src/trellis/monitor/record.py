@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import sys
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from transformers import TrainerCallback
 
 from ..checkpoint import redacted, versions
 from ..models.sharded import one_by_one, sharding_of
+from .profile import peak_mib
 
 RECORD = "run.json"
 FORMAT = 1
@@ -34,6 +37,7 @@ class RunRecord(TrainerCallback):
         self.trainer = trainer
         self.command: dict[str, Any] | None = None
         self.record: dict[str, Any] = {}
+        self._began = 0.0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if not state.is_world_process_zero:
@@ -52,8 +56,10 @@ class RunRecord(TrainerCallback):
                 "processes": args.world_size,
             },
             "data": fingerprint(self.trainer.train_dataset),
+            "data_reports": reports_of(self.trainer),
             "resumed_at": [],
         }
+        self._began = time.monotonic()
         if state.global_step:
             self.record["resumed_at"] = [*self.record["resumed_at"], state.global_step]
         self.record["result"] = None
@@ -67,6 +73,12 @@ class RunRecord(TrainerCallback):
         if not state.is_world_process_zero:
             return
         self.record["result"] = {"steps": state.global_step, "weights": weights}
+        peak = peak_mib(args.device)
+        seconds = round(time.monotonic() - self._began, 3)
+        self.record["cost"] = {
+            "seconds": seconds,
+            "peak_memory_mib": None if math.isnan(peak) else round(peak, 1),
+        }
         write_record(args.output_dir, self.record)
 
 
@@ -91,6 +103,14 @@ def read_record(folder: str | os.PathLike[str]) -> dict[str, Any]:
     if not isinstance(record, dict) or record.get("format") != FORMAT:
         raise ValueError(f"{path} is no record that this version reads (expected format {FORMAT})")
     return record
+
+
+def reports_of(trainer: Any) -> list[str]:
+    """What became of each data set while it was prepared, in words."""
+    found = [getattr(trainer, "report", None), *getattr(trainer, "eval_reports", {}).values()]
+    return [
+        str(report) for report in (*found, *getattr(trainer, "reports", {}).values()) if report is not None
+    ]
 
 
 def weights_hash(model: nn.Module) -> str:
