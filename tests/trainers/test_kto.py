@@ -253,7 +253,7 @@ def test_the_other_options_do_what_they_say(tmp_path, capsys):
 
 def test_every_field_of_the_config_is_tried_above():
     tried = {*CHANGES, "disable_dropout", "pad_to_multiple_of", "dataset_num_proc", "model_init_kwargs"}
-    tried |= {"ref_model_init_kwargs", "activation_offloading", "truncation_mode", "generate_during_eval"}
+    tried |= {"ref_model_init_kwargs", "truncation_mode", "generate_during_eval"}
     tried |= {
         "precompute_ref_log_probs",
         "precompute_ref_batch_size",

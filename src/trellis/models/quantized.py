@@ -15,12 +15,13 @@ def is_quantized(model: nn.Module) -> bool:
     return bool(getattr(base_causal_lm(model), "is_quantized", False))
 
 
-def require_bitsandbytes(asked: str) -> None:
-    """Raises ImportError saying what to install where bitsandbytes is missing; `asked`: what needs it."""
+def require_bitsandbytes(
+    asked: str, instead: str = "leave it out to hold the base weights as they are"
+) -> None:
+    """Raises ImportError saying what to install, or do, where bitsandbytes is missing; `asked`: what needs it."""
     if find_spec("bitsandbytes") is None:
         raise ImportError(
-            f'{asked} needs bitsandbytes, which is not installed: pip install "trellis-rl[bnb]", or leave it out to hold the '
-            "base weights as they are"
+            f'{asked} needs bitsandbytes, which is not installed: pip install "trellis-rl[bnb]", or {instead}'
         )
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from . import fsdp
 from .adapters import adapter_parameters, is_fresh, is_peft
 from .modules import shares_parameters, unwrap
+from .quantized import is_quantized
 from .sharded import whole
 
 
@@ -23,12 +24,15 @@ class Reference:
 
     "model", "copy": `model`, given or a frozen copy; "base": the policy with its adapter off; "adapter": the policy with the
     adapter `adapter` on; "snapshot": the policy with its adapter `adapter` as it was at step 0 (`values`).
+
+    `offload`: a model of its own waits in the CPU's memory while it is not asked.
     """
 
     kind: str
     model: nn.Module | None = None
     adapter: str | None = None
     values: dict[str, Tensor] = field(default_factory=dict)
+    offload: bool = False
 
     @classmethod
     def of(
@@ -91,10 +95,14 @@ class Reference:
         """The module to score with, in eval mode and without gradients; on exit everything is as it was before."""
         policy = unwrap(policy)
         model = policy if self.model is None else self._placed(policy)
-        with torch.no_grad(), _restored(model):
-            model.eval()
-            with self._switched(policy):
-                yield model
+        try:
+            with torch.no_grad(), _restored(model):
+                model.eval()
+                with self._switched(policy):
+                    yield model
+        finally:
+            if self.offload and model is not policy and not _stays(model, policy):
+                model.to("cpu")
 
     def _switched(self, policy: nn.Module) -> Any:
         if self.kind == "base":
@@ -134,6 +142,11 @@ class Reference:
         finally:
             for name, parameter in parameters.items():
                 parameter.data = now[name]
+
+
+def _stays(model: nn.Module, policy: nn.Module) -> bool:
+    """Whether a reference cannot move: it is in pieces, spread over devices, or in fewer bits."""
+    return fsdp.cut(policy) or hasattr(model, "hf_device_map") or is_quantized(model)
 
 
 def choose_adapter(policy: nn.Module, name: str | None) -> None:

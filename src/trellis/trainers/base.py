@@ -33,6 +33,7 @@ from .saving import Saving, require_finite, trained
 from .sharding import ShardedTrainer
 from .signals import Boundary, Signals
 from .step import Step
+from .switches import Switches
 from .watchdog import Watchdog
 from .watching import watchers
 from .world import World
@@ -61,7 +62,8 @@ class PostTrainer(ShardedTrainer):
         optimizers: tuple[Any, Any] = (None, None),
         **hf: Any,
     ) -> None:
-        self.given, self.profile, self.own_rows = Given(model), Profile(self), OwnRows(self)
+        self.switches, self.given = Switches(self, model, args), Given(model)
+        self.profile, self.own_rows = Profile(self), OwnRows(self)
         self.meter = Meter(self.declared_metrics())
         self.resumed_from: str | None = None
         self._evaluated = torch.zeros(2, dtype=torch.float64)
@@ -173,7 +175,7 @@ class PostTrainer(ShardedTrainer):
         return self.memory(super().training_step, model, inputs, num_items_in_batch)
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
-        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        norm = super()._get_grad_norm(model, grad_norm=self.switches.norm(grad_norm))
         self.bad_steps.judge(model, norm)
         return norm
 
@@ -184,7 +186,7 @@ class PostTrainer(ShardedTrainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
-        out = self.own_rows.loss(model, inputs)
+        out = self.switches.loss(model, inputs)
         self.meter.add(out.metrics)
         # Gradients are averaged over ranks, and the divisor counts all of them.
         divisor = self.count_items([inputs]) if num_items_in_batch is None else num_items_in_batch

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -19,6 +20,9 @@ PRODUCTS = {
     "medium": "bfloat16 where the hardware has it",
 }
 """What matrix products of float32 numbers are computed in, by the name that torch gives it."""
+
+FLASH = {"flash_attention_2": "flash_attn", "flash_attention_3": "flash_attn_interface"}
+"""Attention that has a package of its own."""
 
 
 @contextmanager
@@ -36,7 +40,11 @@ def products_in(precision: str | None) -> Iterator[None]:
 def during(trainer: Any) -> Iterator[None]:
     """What holds while a trainer trains: signals are caught, hangs and times seen, products computed as asked."""
     with trainer.signals.caught(), trainer.watchdog.running(), trainer.profile.running():
-        with trainer.view.shown(), products_in(trainer.args.float32_matmul_precision):
+        with (
+            trainer.view.shown(),
+            products_in(trainer.args.float32_matmul_precision),
+            trainer.switches.running(),
+        ):
             yield
 
 
@@ -57,13 +65,33 @@ def chosen(trainer: Any) -> str:
         cut = f"micro-batches of {args.per_device_train_batch_size} whole"
     parts = (
         scored,
-        f"attention {getattr(lm.config, '_attn_implementation', None) or 'its own'}",
+        attention(lm, args),
         cut,
-        f"activations {'computed again' if args.gradient_checkpointing else 'kept'}",
+        f"activations {_activations(args)}",
         f"float32 products in {PRODUCTS[torch.get_float32_matmul_precision()]}",
         f"{torch.get_num_threads()} thread{'s' if torch.get_num_threads() > 1 else ''}",
     )
     return ", ".join(parts)
+
+
+def attention(lm: Any, args: Any) -> str:
+    """Which attention a model computes, and why that one."""
+    found = getattr(lm.config, "_attn_implementation", None)
+    if found is None:
+        return "attention its own"
+    asked = "attn_implementation" in (getattr(args, "model_init_kwargs", None) or {})
+    if found == "sdpa":
+        return f"attention sdpa ({'as asked' if asked else 'reads rows without padding'})"
+    there = [name for name, package in FLASH.items() if find_spec(package) is not None]
+    more = f"; installed: {', '.join(there)}" if there else ""
+    return f"attention {found} ({'as asked' if asked else 'as the model came'}; sdpa would need no padding{more})"
+
+
+def _activations(args: Any) -> str:
+    kept = "computed again" if args.gradient_checkpointing else "kept"
+    if not args.activation_offloading:
+        return kept
+    return f"{kept} (in the CPU's memory{', where they are' if args.device.type == 'cpu' else ''})"
 
 
 class Choices(TrainerCallback):

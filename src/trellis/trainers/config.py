@@ -5,54 +5,24 @@ A config class says `@config class XConfig(TrellisConfig)`, its fields `name: ty
 
 from __future__ import annotations
 
-import functools
 import json
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar, TypeVar, dataclass_transform
+from dataclasses import fields
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from transformers import TrainingArguments
 from transformers.utils import is_torch_bf16_gpu_available
 
-from .old_names import HF_OLD_NAMES, Old, closest, translate
+from .fields import config, option, switch
+from .memory_config import MemoryConfig
+from .old_names import HF_OLD_NAMES, Old, closest
 from .unused import EVERYWHERE, refuse_unused
 from .world import asked_precision, check_size, prepare
 
-T = TypeVar("T", bound=type)
 C = TypeVar("C", bound="TrellisConfig")
 _announced: set[str] = set()
-
-
-def option(default: Any, help: str, **metadata: Any) -> Any:
-    """A dataclass field with its help string; `choices=(…)` restricts it, in code and on the command line."""
-    metadata = {"help": help, **metadata}
-    if isinstance(default, list | dict | set):
-        return field(default_factory=lambda: type(default)(default), metadata=metadata)
-    return field(default=default, metadata=metadata)
-
-
-def switch(default: bool | None, help: str) -> Any:
-    """A yes/no field that may be None (the machine decides); a bare `--name` means yes."""
-    return option(default, help, nargs="?", const=True)
-
-
-@dataclass_transform(field_specifiers=(option, switch, field))
-def config(cls: T) -> T:
-    """`@dataclass` whose constructor understands old names (`old_names`); a class's `renamed` adds its own."""
-    annotated = [base.__dict__.get("__annotations__", {}) for base in cls.__mro__]
-    types = [(name, str(t)) for table in annotated for name, t in table.items()]
-    dataclass(repr=cls.__repr__ is object.__repr__)(cls)  # TrainingArguments' own repr hides tokens
-    cls.json_fields = frozenset(n for n, t in types if "dict[" in t and "ClassVar" not in t)  # type: ignore[attr-defined]
-    build = cls.__init__  # type: ignore[misc]
-
-    @functools.wraps(build)
-    def __init__(self: Any, *args: Any, **keywords: Any) -> None:
-        build(self, *args, **translate(cls, keywords))
-
-    cls.__init__ = __init__  # type: ignore[misc]
-    return cls
 
 
 def check_choices(record: Any) -> None:
@@ -65,7 +35,7 @@ def check_choices(record: Any) -> None:
 
 
 @config
-class TrellisConfig(TrainingArguments):
+class TrellisConfig(MemoryConfig):
     """TrainingArguments with other defaults; None means: what suits this machine, decided on construction.
 
     Raises ValueError for what this machine cannot do and for a value outside its choices, TypeError for an

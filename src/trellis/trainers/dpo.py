@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import nullcontext
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import save_on_cpu
 from transformers import TrainingArguments
 
 from ..data import DataReport, collate_pairs
@@ -173,9 +171,7 @@ class DPOTrainer(PostTrainer):
     def loss(self, model: nn.Module, batch: PairBatch) -> LossOutput:
         """Σ over pairs of the losses named by `loss_type`, each pair times its weight, plus rpo_alpha · NLL(chosen)."""
         head = mean_logit(base_causal_lm(model))
-        offload = save_on_cpu() if self.args.activation_offloading else nullcontext()
-        with offload:
-            scores = self.score(model, batch.tokens, entropy=True, hits=True, value_head=head)
+        scores = self.score(model, batch.tokens, entropy=True, hits=True, value_head=head)
         pair = self.pair(batch, self.summed(scores.logps, batch))
         losses = self.objective(self.divergent(pair), **self._supplied(pair, model.training))
         if self.args.use_weighting:

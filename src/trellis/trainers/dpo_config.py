@@ -93,7 +93,6 @@ class DPOConfig(TrellisConfig):
     generate_during_eval: bool = option(
         False, "Show a table of what policy and reference write after each evaluation."
     )
-    activation_offloading: bool = option(False, "Keep activations for the backward pass in the CPU's memory.")
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -15,7 +15,6 @@ from ..models import (
     learned_positions,
     load_causal_lm,
     load_tokenizer,
-    widen_head,
 )
 from ..rollout import Driver, Engine, InProcess
 from .collector import Means
@@ -165,6 +164,4 @@ def _models(asked: GroupAsked, args: Any) -> tuple[Any, Reference | None]:
     for module in (model, kept):
         if module is not None and args.disable_dropout:
             disable_dropout(module)
-        if module is not None and getattr(args, "cast_lm_head_to_fp32", False):
-            widen_head(module)
     return model, reference

@@ -26,9 +26,6 @@ class GRPOConfig(GroupConfig):
         "vllm_importance_sampling_cap": "vllm_importance_sampling_clip_max",
     }
 
-    cast_lm_head_to_fp32: bool = option(
-        False, "Compute the head's logits in float32, whatever the model is in."
-    )
     loss_type: str = option("dapo", "How tokens' terms are made and averaged.", choices=tuple(GRPO_LOSSES))
     importance_sampling_level: str = option(
         "token", "A ratio per token, or one per completion (GSPO).", choices=("token", "sequence")
@@ -91,11 +88,6 @@ class GRPOConfig(GroupConfig):
         self.scale_rewards = _scale(self.scale_rewards)
         super().__post_init__()
         expected = {
-            "cast_lm_head_to_fp32": (
-                not (self.cast_lm_head_to_fp32 and (self.bf16 or self.fp16)),
-                "False with bf16 or fp16 autocast, which would undo it; or write bf16=False and load the model in bfloat16 "
-                "(model_init_kwargs={'dtype': 'bfloat16'})",
-            ),
             "importance_sampling_level": (
                 self.importance_sampling_level == "token" or self.loss_type not in ("luspo", "vespo"),
                 f"token, as loss_type={self.loss_type!r} always takes the ratio of the whole completion",

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import save_on_cpu
 from transformers import TrainingArguments
 
 from ..data import DataReport
@@ -214,8 +212,7 @@ class KTOTrainer(PostTrainer):
         if self.wants_kl and batch.kl is None:
             batch = self._with_kl(batch)
         lm, rows = base_causal_lm(model), batch.own()
-        with save_on_cpu() if self.args.activation_offloading else nullcontext():
-            scores = self.score(model, rows, entropy=True, value_head=mean_logit(lm))
+        scores = self.score(model, rows, entropy=True, value_head=mean_logit(lm))
         logps = scores.logps.sum(1)
         ratios = logps - self._own_reference(batch).to(logps)
         kl = () if batch.kl is None else (batch.kl.to(ratios),)

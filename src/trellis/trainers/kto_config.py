@@ -58,7 +58,6 @@ class KTOConfig(TrellisConfig):
         False, "Show a table of what policy and reference write after each evaluation."
     )
     pad_to_multiple_of: int | None = option(None, "Round the width of a batch up to a multiple of this.")
-    activation_offloading: bool = option(False, "Keep activations for the backward pass in the CPU's memory.")
 
     def __post_init__(self) -> None:
         super().__post_init__()

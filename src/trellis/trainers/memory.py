@@ -69,7 +69,10 @@ class Memory:
                 return step.losses[-1]
             except (RuntimeError, MemoryError) as error:
                 if not out_of_memory(error):
-                    raise explained(error)
+                    told = explained(error)
+                    if told is error:
+                        raise
+                    raise told from error
                 # Its traceback would keep alive what did not fit.
                 failure = error.with_traceback(None)
             self._halve(batch, failure)
@@ -95,7 +98,8 @@ class Memory:
             "with per_device_train_batch_size halved and gradient_accumulation_steps doubled every number stays as it is; "
             "gradient_checkpointing=True, a shorter max_length and LoRA (peft_config) save memory too"
         )
-        if accelerator.num_processes > 1 or accelerator.distributed_type == DistributedType.DEEPSPEED:
+        stepped = args.optimizer_in_backward or accelerator.distributed_type == DistributedType.DEEPSPEED
+        if accelerator.num_processes > 1 or stepped:
             raise MemoryError(f"a micro-batch of {rows} rows does not fit into memory; {advice}") from failure
         if rows == 1:
             raise MemoryError(

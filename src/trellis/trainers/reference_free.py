@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import save_on_cpu
 
 from ..data import DataReport, collate_pairs
 from ..data.prepare import check_lengths, check_limit
@@ -23,6 +21,7 @@ from .dpo_metrics import mean_logit
 from .dpo_setup import build_policy, check_positions, mapped, pair_data, pair_tokenizer
 from .eval_table import show_samples
 from .old_names import Old, needless, refused
+from .unused import NO_REFERENCE
 
 OLD_OPTIONS: dict[str, str | Old] = {
     "label_pad_token_id": refused("what is trained is known from lengths, not from ids", (None, -100)),
@@ -38,6 +37,8 @@ class PairwiseConfig(TrellisConfig):
     """The fields that CPO and ORPO have in common."""
 
     renamed: ClassVar[Mapping[str, str | Old]] = OLD_OPTIONS
+
+    unused: ClassVar[Mapping[str, str]] = NO_REFERENCE
 
     learning_rate: float = option(1e-6, "The initial learning rate.")
     model_init_kwargs: dict[str, Any] | str | None = option(
@@ -57,7 +58,6 @@ class PairwiseConfig(TrellisConfig):
         False, "Show a table of what the policy writes after each evaluation."
     )
     pad_to_multiple_of: int | None = option(None, "Round the width of a batch up to a multiple of this.")
-    activation_offloading: bool = option(False, "Keep activations for the backward pass in the CPU's memory.")
     beta: float = option(0.1, "Weight of the comparison of the two answers.")
 
     def __post_init__(self) -> None:
@@ -163,8 +163,7 @@ class ReferenceFreeTrainer(PostTrainer):
     def loss(self, model: nn.Module, batch: PairBatch) -> LossOutput:
         """Σ over pairs of `losses`."""
         lm = base_causal_lm(model)
-        with save_on_cpu() if self.args.activation_offloading else nullcontext():
-            scores = self.score(model, batch.tokens, value_head=mean_logit(lm))
+        scores = self.score(model, batch.tokens, value_head=mean_logit(lm))
         answers = answers_of(batch, scores)
         losses, metrics = self.losses(answers)
         metrics |= self._described(batch, answers, scores)

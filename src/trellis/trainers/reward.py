@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import save_on_cpu
 from transformers import TrainingArguments, set_seed
 
 from ..data import DataReport, collate_pairs, prepare_pairs
@@ -29,11 +27,17 @@ from ..types import LossOutput, PairBatch
 from .base import PostTrainer
 from .config import TrellisConfig, adopt, config, option
 from .old_arguments import takes_old_arguments
+from .unused import NO_REFERENCE
 
 
 @config
 class RewardConfig(TrellisConfig):
     """Arguments of `RewardTrainer`."""
+
+    unused: ClassVar[Mapping[str, str]] = {
+        "cast_lm_head_to_fp32": "a reward model has no vocabulary head; its verdicts are added up in float32",
+        **NO_REFERENCE,
+    }
 
     learning_rate: float = option(1e-4, "The initial learning rate.")
     model_init_kwargs: dict[str, Any] | str | None = option(
@@ -55,7 +59,6 @@ class RewardConfig(TrellisConfig):
     center_rewards_coefficient: float | None = option(
         None, "Weight of (r_chosen + r_rejected)², which keeps rewards around 0 (0.01 is usual); None: off."
     )
-    activation_offloading: bool = option(False, "Keep activations for the backward pass in the CPU's memory.")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -213,8 +216,7 @@ class RewardTrainer(PostTrainer):
 
     def rewards(self, model: nn.Module, batch: PairBatch) -> Tensor:
         """[2P] float32: the scores of the P chosen answers, then of the P rejected ones, in one forward pass."""
-        offload = save_on_cpu() if self.args.activation_offloading else nullcontext()
-        with self.accelerator.autocast(), offload:
+        with self.accelerator.autocast():
             return sequence_scores(model, batch.tokens, layout=self.args.layout)
 
     def predictions(self, model: nn.Module, batch: PairBatch) -> tuple[Tensor, Tensor]:

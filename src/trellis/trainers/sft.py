@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
 from typing import Any, ClassVar, cast
 
 import torch
@@ -186,9 +185,7 @@ class SFTTrainer(PostTrainer):
             self.tokens_seen = self.tokens_seen.to(batch.input_ids.device) + batch.attention_mask.sum()
         if self.user_loss is not None:
             return self._loss_of_user(model, batch, self.user_loss)
-        offload = torch.autograd.graph.save_on_cpu() if self.args.activation_offloading else nullcontext()
-        with offload:
-            scores = self.score(model, batch, entropy=True, hits=True)
+        scores = self.score(model, batch, entropy=True, hits=True)
         count = batch.loss_mask.sum()
         total = (self.token_loss(scores.logps) * batch.loss_mask).sum()
         assert scores.entropy is not None

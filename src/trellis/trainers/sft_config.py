@@ -9,6 +9,7 @@ from ..data.prepare import check_lengths
 from ..losses.supervised import SUPERVISED_LOSSES
 from .config import TrellisConfig, config, option, switch
 from .old_names import renamed as old
+from .unused import NO_REFERENCE
 
 
 @config
@@ -19,6 +20,8 @@ class SFTConfig(TrellisConfig):
         "max_seq_length": "max_length",
         "trust_remote_code": old("model_init_kwargs", lambda value: {"trust_remote_code": bool(value)}),
     }
+
+    unused: ClassVar[Mapping[str, str]] = NO_REFERENCE
 
     learning_rate: float = option(2e-5, "Peak learning rate of AdamW.")
     model_init_kwargs: dict[str, Any] | str | None = option(
@@ -60,7 +63,6 @@ class SFTConfig(TrellisConfig):
     loss_type: str = option(
         "nll", "nll: -log p; dft: -p log p with p held constant.", choices=(*SUPERVISED_LOSSES, "chunked_nll")
     )
-    activation_offloading: bool = option(False, "Keep activations for the backward pass in the CPU's memory.")
 
     def __post_init__(self) -> None:
         super().__post_init__()

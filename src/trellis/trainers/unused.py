@@ -19,6 +19,7 @@ ON_POLICY: dict[str, str] = {
     "neftune_noise_alpha": "noise in training but not in sampling would train on ratios that are not 1; leave it out",
     "train_sampling_strategy": "prompts of rollout i are a function of (seed, i); order the data itself, or set data_seed",
 }
+NO_REFERENCE: dict[str, str] = {"offload_reference": "there is no reference here"}
 
 
 def refuse_unused(config: Any) -> None:
