@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 EPILOG = """\
 RUN is the output directory of a training. Runs that differ in their seed only are drawn as one curve with a band.
@@ -43,4 +45,11 @@ def main(argv: Sequence[str]) -> int:
         return 2
     for path in (asked.out, *pictures):
         print(f"written: {path}")
+    talks = [run.folder for run in runs if run.trainer != "RewardTrainer" and _holds_a_model(run.folder)]
+    if talks:
+        print(f"next: open {shlex.quote(asked.out)}, and trellis chat {shlex.quote(str(talks[0]))}")
     return 0
+
+
+def _holds_a_model(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in ("config.json", "adapter_config.json"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import shlex
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -114,12 +115,12 @@ def _online(verb: str, script: Any, args: Any, model: Any, mixture: Any, more: O
     return group_trainer(trainer, _model_name(model), args, model, more, _splits(script, mixture, args))
 
 
-def parse(verb: str, argv: Sequence[str]) -> tuple[TrellisParser, tuple[Any, ...]]:
-    """The parser of a verb and what it read."""
+def parser_of(verb: str) -> TrellisParser:
+    """The parser of a verb."""
     kinds = [ScriptArguments, _public(verb, "Config"), ModelConfig, DatasetMixtureConfig]
     if verb in ONLINE:
         kinds.append(ONLINE[verb])
-    parser = TrellisParser(
+    return TrellisParser(
         kinds,
         essentials=ESSENTIALS[verb],
         prog=f"trellis {verb}",
@@ -127,6 +128,11 @@ def parse(verb: str, argv: Sequence[str]) -> tuple[TrellisParser, tuple[Any, ...
         verbs=tuple(ESSENTIALS),
         epilog=HELP,
     )
+
+
+def parse(verb: str, argv: Sequence[str]) -> tuple[TrellisParser, tuple[Any, ...]]:
+    """The parser of a verb and what it read."""
+    parser = parser_of(verb)
     return parser, parser.parse_args_and_config(requested(argv)[1])
 
 
@@ -139,6 +145,7 @@ def finish(trainer: Any, args: Any) -> None:
         trainer.push_to_hub()
     if args.process_index == 0:
         print(f"trellis: saved in {args.output_dir}", file=sys.stderr)
+        print(f"next: trellis report {shlex.quote(args.output_dir)}", file=sys.stderr)
 
 
 def main(verb: str, argv: Sequence[str]) -> int:

@@ -28,6 +28,7 @@ def side_by_side(run: Run) -> list[dict[str, Any]]:
         if row["step"] in at:
             at[row["step"]].append(row)
     again = _asked_again(at)
+    picked: list[list[Row | None]]
     if again:
         prompts = _spread(again, ROWS)
         picked = [[_of(at[step], prompt) for step in steps] for prompt in prompts]
