@@ -11,7 +11,7 @@ DEEPSPEED := $(VENV)-deepspeed
 READY := $(VENV)/.trellis-ready
 export OMP_NUM_THREADS = 1
 
-.PHONY: check test deepspeed browser fast docs bench demo format snapshot clean
+.PHONY: check test deepspeed browser gpu fast docs bench demo format snapshot clean
 
 check: $(READY)  ## format, lint, types and house rules
 	$(PY) -m ruff format --check .
@@ -34,6 +34,10 @@ browser: $(READY)  ## the pages that are written, in a headless Chromium, which 
 	for name in chromium chromium-browser google-chrome; do command -v $$name && break; done \
 		|| { apt-get update -q && apt-get install -q -y --no-install-recommends chromium; }
 	$(PY) -m pytest -q tests/browser
+
+gpu: $(READY)  ## numbers and memory on a GPU, where there is one; then how fast it trains
+	$(PY) -m pytest -q tests/gpu --durations 10
+	$(PY) -m benchmarks gpu
 
 docs: export NO_MKDOCS_2_WARNING = 1
 docs: $(READY)  ## the documentation, strictly

@@ -12,7 +12,7 @@ from tests.builders import recompute_activations, tiny_model, tiny_tokenizer
 from tests.invariance import cases
 from tests.scoring.peak import peak_bytes
 from tests.scoring.rows import rows
-from trellis import SFTConfig, SFTTrainer
+from trellis import DPOConfig, DPOTrainer, RewardConfig, SFTConfig, SFTTrainer
 from trellis.scoring import score
 from trellis.trainers.fused_step import StepInBackward
 from trellis.trainers.offload import Offload
@@ -196,3 +196,70 @@ def test_bfloat16_autocast(name: str, tmp_path: Path) -> None:
     )
     assert torch.nn.functional.cosine_similarity(want, found, dim=0) > 0.95
     assert not torch.equal(want, found)
+
+
+def half(kind: str = "llama") -> Any:
+    return tiny_model(kind, tie_word_embeddings=False).bfloat16()
+
+
+def test_a_head_in_float32_beside_a_reference_with_the_same(tmp_path: Path) -> None:
+    """A trunk in bfloat16 under it; KL to the reference is still exactly 0 at the start."""
+    pairs = [{"prompt": "the", "chosen": " good", "rejected": " bad"}] * 4
+    shared: dict[str, Any] = {"train_dataset": pairs, "processing_class": tiny_tokenizer()}
+    found = {}
+    for wide in (False, True):
+        args = DPOConfig(output_dir=str(tmp_path), cast_lm_head_to_fp32=wide, use_cpu=True)
+        trainer = DPOTrainer(half(), None, args, **shared)
+        batch = trainer.collate([trainer.train_dataset[0]])
+        dtype = torch.float32 if wide else torch.bfloat16
+        assert trainer.reference is not None
+        for model in (trainer.model, trainer.reference.model):
+            assert model.lm_head.weight.dtype == dtype
+            assert model.model.embed_tokens.weight.dtype == torch.bfloat16
+        logps = trainer.score(trainer.model, batch.tokens).logps.sum(1)
+        assert torch.equal(logps, trainer.reference_logps(batch))
+        found[wide] = logps
+    assert not torch.equal(found[True], found[False])
+
+
+@pytest.mark.parametrize(
+    ("config", "changes", "words"),
+    [
+        (
+            SFTConfig,
+            {"cast_lm_head_to_fp32": True, "bf16": True, "use_cpu": True},
+            "autocast, which would undo it",
+        ),
+        (RewardConfig, {"cast_lm_head_to_fp32": True}, "has no vocabulary head"),
+        (RewardConfig, {"offload_reference": True}, "there is no reference here"),
+        (SFTConfig, {"offload_reference": True}, "there is no reference here"),
+        (SFTConfig, {"torch_compile": True}, "trunk and head are run apart"),
+    ],
+)
+def test_switches_that_would_do_nothing_are_refused(
+    config: Any, changes: dict[str, Any], words: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=words):
+        config(output_dir=str(tmp_path), **changes)
+
+
+@pytest.mark.parametrize(
+    ("name", "package"),
+    [
+        ("paged_adamw_8bit", r"trellis-rl\[bnb\]"),
+        ("adamw_bnb_8bit", r"trellis-rl\[bnb\]"),
+        ("adamw_torch_8bit", "torchao"),
+    ],
+)
+def test_a_missing_package_is_named_before_anything_is_loaded(
+    name: str, package: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ImportError, match=f"pip install .*{package}"):
+        SFTConfig(output_dir=str(tmp_path), optim=name)
+
+
+def test_an_offloaded_reference_says_the_same(tmp_path: Path) -> None:
+    plain = trained("grpo", tmp_path / "plain", max_steps=1)
+    found = trained("grpo", tmp_path / "away", max_steps=1, offload_reference=True)
+    assert found.collector.means.reference.offload
+    assert all(torch.equal(weights(found)[key], want) for key, want in weights(plain).items())
