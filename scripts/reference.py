@@ -1,4 +1,4 @@
-"""Writes options.md, metrics.md and losses.md of docs/ from configs and registries: `python -m scripts.reference`."""
+"""Writes options.md, metrics.md, losses.md and health.md of docs/ from configs and registries: `python -m scripts.reference`."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ import trellis
 from trellis.losses.group import GRPO_LOSSES
 from trellis.losses.registry import SUPPLIED
 from trellis.trainers.config import TrellisConfig
+
+from .health_page import health
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 TRAINERS = ("SFT", "Reward", "DPO", "KTO", "ORPO", "CPO", "PPO", "RLOO", "GRPO")
@@ -156,7 +158,7 @@ def losses() -> str:
 
 def pages() -> dict[Path, str]:
     """{file: the text it should have}."""
-    written = {"options": options, "metrics": metrics, "losses": losses}
+    written = {"options": options, "metrics": metrics, "losses": losses, "health": health}
     return {DOCS / f"{name}.md": write() for name, write in written.items()}
 
 

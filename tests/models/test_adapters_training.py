@@ -44,11 +44,11 @@ def trainer_of(method, folder, model, data, *, parts=None, **fields):
 
 @pytest.mark.parametrize("name", CASES)
 def test_a_cut_with_recomputed_activations_changes_nothing_and_no_adapter_is_dead(name, tmp_path, caplog):
-    with caplog.at_level(logging.WARNING, "trellis.trainers.alive"):
+    with caplog.at_level(logging.WARNING, "trellis.monitor.health"):
         want = train(name, str(tmp_path), ROWS, 1, peft=True, max_steps=2)
         found = train(name, str(tmp_path), 2, 4, peft=True, max_steps=2, gradient_checkpointing=True)
     assert_same(found, want)
-    assert not [r for r in caplog.records if r.name == "trellis.trainers.alive"]
+    assert not [r for r in caplog.records if r.name == "trellis.monitor.health"]
     moved = [bool(x.any()) for key, x in want["weights"].items() if "lora_B" in key]
     assert moved
     assert all(moved)
@@ -130,10 +130,10 @@ def test_a_module_that_the_forward_pass_never_uses_is_named(tmp_path, caplog):
     trainer = trainer_of(
         "SFT", tmp_path, with_an_unused_layer(), [{"text": t} for t in TEXTS], parts={"peft_config": adapter}, max_steps=2
     )  # fmt: skip
-    with caplog.at_level(logging.WARNING, "trellis.trainers.alive"):
+    with caplog.at_level(logging.WARNING, "trellis.monitor.health"):
         trainer.train()
-    (said,) = [r.getMessage() for r in caplog.records if r.name == "trellis.trainers.alive"]
-    assert said.startswith("1 of 3 adapted modules got no gradient")
+    (said,) = [r.getMessage() for r in caplog.records if r.name == "trellis.monitor.health"]
+    assert said.startswith("health, step 0: dead-lora: 1 of 3 adapted modules got no gradient")
     assert "model.layers.1.mlp.spare" in said
 
 
@@ -168,9 +168,9 @@ def test_a_critic_that_is_warmed_up_is_no_dead_policy(tmp_path, caplog):
     trainer = trainer_of(
         "PPO", tmp_path, model, PROMPTS * 8, parts=parts, max_steps=4, num_mini_batches=1, **small
     )
-    with caplog.at_level(logging.WARNING, "trellis.trainers.alive"):
+    with caplog.at_level(logging.WARNING, "trellis.monitor.health"):
         trainer.train()
-    assert not [r for r in caplog.records if r.name == "trellis.trainers.alive"]
+    assert not [r for r in caplog.records if r.name == "trellis.monitor.health"]
     weights = dict(trainer.model.named_parameters())
     for part in ("policy", "value_model"):
         assert all(bool(p.any()) for n, p in weights.items() if n.startswith(part) and "lora_B" in n)
@@ -182,9 +182,9 @@ def test_an_adapter_on_the_head_is_trained(tmp_path, caplog):
     adapter = lora(target_modules=["q_proj", "lm_head"])
     data = [{"text": t} for t in TEXTS]
     trainer = trainer_of("SFT", tmp_path, tiny_model("llama"), data, parts={"peft_config": adapter})
-    with caplog.at_level(logging.WARNING, "trellis.trainers.alive"):
+    with caplog.at_level(logging.WARNING, "trellis.monitor.health"):
         trainer.train()
-    assert not [r for r in caplog.records if r.name == "trellis.trainers.alive"]
+    assert not [r for r in caplog.records if r.name == "trellis.monitor.health"]
     head = trainer.model.get_base_model().lm_head
     assert bool(head.lora_B["default"].weight.any())
 

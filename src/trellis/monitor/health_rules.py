@@ -72,7 +72,7 @@ RULES = (
         ("ppo",),
         ("val/explained_variance",),
         f"after 10 rollouts: mean of 20 at most 0 and {SURE:g} standard errors below 0.05",
-        "warm the critic up (value_warmup_steps), raise value_learning_rate or vf_coef, or start it from the reward model",
+        "warm the critic up (value_warmup_steps), try another value_learning_rate, or start it from the reward model",
         signs.critic_useless,
     ),
     Rule(

@@ -75,7 +75,7 @@ def kl_blow_up(s: Stream) -> str | None:
 
 def kl_negative(s: Stream) -> str | None:
     values = s.lately("objective/kl" if s.method == "ppo" else "kl", 20)
-    if not values or fmean(values) >= -0.05 or below(values, 0) < s.sure:
+    if not values or fmean(values) >= -0.05 or below(values, 0, apart=True) < s.sure:
         return None
     return f"the KL was {fmean(values):.3g} on average over 20 rollouts: of samples of the policy itself it cannot be negative"
 
@@ -105,9 +105,10 @@ def clip_fraction(s: Stream) -> str | None:
 
 def critic_useless(s: Stream) -> str | None:
     values = s.lately("val/explained_variance", 20, skip=10)
-    if not values or fmean(values) > 0 or below(values, 0.05) < s.sure:
+    bounded = [max(x, -1.0) for x in values]  # it has no lower end, and one wild value would hide the others
+    if not values or fmean(bounded) > 0 or below(bounded, 0.05) < s.sure:
         return None
-    return f"the critic explains {fmean(values):.0%} of the returns' variance over 20 rollouts: no more than a constant would"
+    return f"the critic explains {median(values):.0%} of the returns' variance over 20 rollouts: no more than a constant would"
 
 
 def rewards_equal(s: Stream) -> str | None:

@@ -38,18 +38,19 @@ def independent(values: Values) -> float:
     return n * (1 - lag) / (1 + lag)
 
 
-def above(values: Values, bound: float) -> float:
-    """How surely the mean of the values lies above `bound`; negative where it lies below."""
-    n, gap = independent(values), fmean(values) - bound
+def above(values: Values, bound: float, *, apart: bool = False) -> float:
+    """How surely the mean of the values lies above `bound`; negative where it lies below. `apart`: their noise is independent,
+    whatever they do over time."""
+    n, gap = float(len(values)) if apart else independent(values), fmean(values) - bound
     error = spread(values) / math.sqrt(n)
     if error <= 1e-12:
         return math.copysign(math.inf, gap) if gap else 0.0
     return normal(gap / error, n - 1)
 
 
-def below(values: Values, bound: float) -> float:
+def below(values: Values, bound: float, *, apart: bool = False) -> float:
     """How surely the mean of the values lies below `bound`."""
-    return -above(values, bound)
+    return -above(values, bound, apart=apart)
 
 
 def fallen(before: Values, after: Values) -> float:

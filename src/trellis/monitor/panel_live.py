@@ -99,7 +99,7 @@ class LiveView(TrainerCallback):
         self.board.add(logs)
         self._read(state)
         if self.way == "lines":
-            print(line(self.board, logs) if "train_runtime" not in logs else over(logs, state), flush=True)
+            print(line(self.board, logs) if "train_loss" not in logs else over(logs, state), flush=True)
         else:
             self._draw(now=True)
 
