@@ -17,11 +17,11 @@ kept in `health.jsonl` in the output directory (`step`, `name`, `event`, `messag
 [live view](live_view.md). A resumed run goes on with what was found before.
 
 Rules read what is logged, one point per log; on-policy, one point per rollout. A "log" below is therefore `logging_steps`
-optimizer steps. A rule looks at a window of points, and most ask how sure their mean is: the mean's distance from the threshold in standard
-errors, with Student's t for the window's size and with neighbours that are alike counting for less. {sure} standard errors are
-one chance in 30,000 per look. What was found is over when {quiet} points in a row show half of that evidence or less.
-`tests/monitor` trains a run with the fault and a healthy one for every rule, and holds simulated healthy logs of all nine
-methods, 20 seeds each, against all rules: no alarm.
+optimizer steps. A rule looks at a window of points, and most ask how sure their mean is: the mean's distance from the
+threshold in standard errors, with Student's t for the window's size and with neighbours that are alike counting for less.
+{sure} standard errors are one chance in 30,000 per look. What was found is over when {quiet} points in a row show half of
+that evidence or less. `tests/monitor` trains a run with the fault and a healthy one for every rule, and holds simulated
+healthy logs of all nine methods, 20 seeds each, against all rules: no alarm.
 
 ## Stop, or go back
 
@@ -31,9 +31,10 @@ from trellis import GRPOConfig
 args = GRPOConfig("out", stop_on_health=["kl-blow-up"], roll_back_on_health=["entropy-collapse"], save_steps=50)
 ```
 
-`stop_on_health` ends the run after the step at which a rule finds something; what is trained so far stays. `roll_back_on_health`
-loads weights and optimizer of the last checkpoint and goes on from there with new data; that may be later than the fault's
-beginning, so save often. It counts as a bad step: after `max_bad_steps` of them the run ends with an error. `health=False` reads nothing.
+`stop_on_health` ends the run after the step at which a rule finds something; what is trained so far stays.
+`roll_back_on_health` loads weights and optimizer of the last checkpoint and goes on from there with new data; that may be
+later than the fault's beginning, so save often. It counts as a bad step: after `max_bad_steps` of them the run ends with an
+error. `health=False` reads nothing.
 
 ## Rules
 """
