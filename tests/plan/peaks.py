@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import gc
 import io
 import json
 from pathlib import Path
@@ -91,6 +92,7 @@ def estimated(method: str, kind: str, place: Path) -> dict[str, float]:
 def measured(method: str, kind: str, place: Path) -> int:
     """The most bytes that torch's CPU allocator holds at once, from before the models are loaded to the end of training."""
     _, parsed = train.parse(method, words(method, kind, place))
+    gc.collect()  # what an earlier run left would be let go in this one
     build = train._online if method in train.ONLINE else train._fine_tuner
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
         with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):

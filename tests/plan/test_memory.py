@@ -99,7 +99,12 @@ CASES = {
 @pytest.mark.parametrize("name", CASES)
 def test_the_arithmetic_is_what_is_allocated(name: str, tmp_path: Any) -> None:
     world, sharding, adapter, critic, recompute = CASES[name]
-    asked = {"sharding": sharding, "adapter": adapter, "critic": critic, "recompute": recompute}
+    asked: dict[str, Any] = {
+        "sharding": sharding,
+        "adapter": adapter,
+        "critic": critic,
+        "recompute": recompute,
+    }
     found = max(run_ranks(measured, world, folder=str(tmp_path), **asked), key=lambda rank: rank["peak"])
     shape = Shape.of(tiny_model("llama", tiny_tokenizer(), **SIZES).config)
     asked["adapter"] = ADAPTER if adapter else 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,12 +14,17 @@ if TYPE_CHECKING:
     from ..plan.job import Job
     from .settings import Settings
 
+WRITTEN = re.compile(r"[a-z_]+: ")
+"""A switch that is a setting, and not the lack of one."""
 ROWS_READ = 2000
 """Rows of which lengths are taken, unless --rows says another number."""
 
 EPILOG = """\
 CONFIG is a recipe (.yaml) as for `trellis METHOD --config`; METHOD is one of sft, reward, dpo, kto, orpo, cpo, ppo, grpo, rloo,
-with the flags that it will be trained with. No weights are read: the models' configs say their sizes, and rows are read as the
+with the flags that it will be trained with:
+  trellis estimate dpo --model_name_or_path my-sft --dataset_name pairs.jsonl --output_dir my-dpo
+  trellis estimate ppo --sft_model_path my-sft --reward_model_path my-reward --value_model_path my-reward …
+No weights are read: the models' configs say their sizes, and rows are read as the
 trainer would. --nproc N and --accelerate ddp|zero2|zero3|fsdp2 say how it will be started, as for training.
 Exit status: 0 it fits, 1 it does not, 2 for a wrong command line.
 """
@@ -67,26 +73,27 @@ def main(argv: Sequence[str]) -> int:
     except (ValueError, TypeError, ImportError, OSError) as error:
         print(f"trellis estimate: error: {error}", file=sys.stderr)
         return 2
-    print("next: " + next_command(asked, rest, planned, found))
+    print("next: " + next_command(asked.what, (argv, rest), planned, found))
     return 0 if found.fits else 1
 
 
-def next_command(asked: argparse.Namespace, rest: Sequence[str], planned: Planned, found: Any) -> str:
-    """Train where it fits, else the same estimate with the best switch."""
+def next_command(what: str, words: tuple[Sequence[str], Sequence[str]], planned: Planned, found: Any) -> str:
+    """Train where it fits, else the same estimate with the best switch. words: as typed, and without the estimate's own."""
     import shlex
 
     from .settings import is_recipe
 
-    recipe = is_recipe(asked.what)
-    words = ["trellis", planned.settings.method, *(["--config", asked.what] if recipe else []), *rest]
+    typed, rest = words
     if found.fits:
-        return shlex.join(words)
-    better = next((saving for saving in found.savings() if ": " in saving.write), None)
+        recipe = ["--config", what] if is_recipe(what) else []
+        return shlex.join(["trellis", planned.settings.method, *recipe, *rest])
+    better = next((saving for saving in found.savings() if WRITTEN.match(saving.write)), None)
     if better is None:
-        return "a smaller model, or more devices (--nproc N --accelerate zero3)"
-    first = better.write.split(" with ")
-    flags = [word for part in first for word in ("--" + part.split(": ")[0], part.split(": ")[1])]
-    return shlex.join(["trellis", "estimate", asked.what, *rest, *flags])
+        return "a smaller model, shorter rows, or more devices (--nproc N --accelerate zero3)"
+    settings = [part.split(": ") for part in better.write.split(" with ")]
+    return shlex.join(
+        ["trellis", "estimate", *typed, *(w for name, value in settings for w in ("--" + name, value))]
+    )
 
 
 def gather(asked: argparse.Namespace, rest: Sequence[str]) -> Planned:
@@ -161,7 +168,8 @@ def _frozen(method: str, found: Settings, shape: Any, adapter: int) -> dict[str,
     args, frozen = found.args, {}
     kept = method == "ppo" or (method in ("grpo", "rloo") and args.beta > 0)
     kept = kept or (method in ("dpo", "kto") and not args.precompute_ref_log_probs)
-    if kept and not adapter and not getattr(args, "reference_free", False):
+    away = getattr(args, "offload_reference", False) and method in ONLINE and args.device.type != "cpu"
+    if kept and not away and not adapter and not getattr(args, "reference_free", False):
         frozen["reference"] = shape
     if method in ONLINE:
         for place, name in enumerate(reward_models(method, found)):

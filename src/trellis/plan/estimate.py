@@ -14,7 +14,7 @@ from .switches import Saving, savings
 OTHER_WORLD = 8
 """Processes that the table of shardings is made for where one was asked for."""
 MIB = 1 << 20
-ERROR = 0.25
+ERROR = 0.2
 """What the arithmetic was off by, at most, where it was held against measurements (docs/estimate.md)."""
 
 
@@ -61,12 +61,12 @@ class Estimate:
     def _models(self) -> list[str]:
         job = self.job
         own, critic = trained_numbers(job.policy, job.settled())
-        out = ["models" + " " * 18 + "parameters      trained"]
+        out = ["models" + " " * 21 + "parameters        trained"]
         rows = [("policy", job.policy.parameters, own)]
         rows += [("value model", job.policy.parameters, critic)] if critic else []
         rows += [("value head", job.policy.hidden + 1, job.policy.hidden + 1)] if job.critic == "head" else []
         rows += [(name, shape.parameters, 0) for name, shape in job.frozen.items()]
-        return out + [f"  {name:<20} {total:>11,} {trained:>12,}" for name, total, trained in rows]
+        return out + [f"  {name:<20} {total:>14,} {trained:>14,}" for name, total, trained in rows]
 
     def _parts(self) -> list[str]:
         memory, item = self.memory, self.job.fullest()
@@ -99,8 +99,11 @@ class Estimate:
         found = self.savings()
         if not found:
             return ["no other setting would need less"]
-        out = ["settings that need less, one at a time (GiB saved, peak with it)"]
-        return out + [f"  -{s.saved / GIB:>8.3f} {s.peak / GIB:>9.3f}  {s.write}  ({s.cost})" for s in found]
+        unit, name = self.unit
+        out = [f"settings that need less, one at a time ({name} saved, the peak with it)"]
+        return out + [
+            f"  -{s.saved / unit:<9.1f} {s.peak / unit:>9.1f}  {s.write}  ({s.cost})" for s in found
+        ]
 
     def _time(self) -> list[str]:
         device = "cpu" if self.machine.device == "the CPU" else "cuda"

@@ -75,9 +75,8 @@ class Job:
         order = list(self.items)
         random.Random(SEED).shuffle(order)
         groups = [order[i : i + rows] for i in range(0, len(order), rows)]
-        found = max((_sum(group) for group in groups), key=lambda item: item.tokens)
-        most = max(self.most_tokens, self.longest) if self.most_tokens else found.tokens
-        return Item(min(found.tokens, most), min(found.read, most))
+        parts = [_sum(part) for group in groups for part in _parts(group, self.most_tokens)]
+        return max(parts, key=lambda item: item.tokens)
 
     @property
     def longest(self) -> int:
@@ -95,8 +94,9 @@ class Job:
         batch = self.fullest(rows)
         sampled, scored = 0, batch.tokens * bool(self.frozen)
         if self.online:
-            scored = self._sampled(min(self.forward_rows or self.micro, self.rollout_rows)).tokens
-            at_once = self.rollout_rows if self.method != "ppo" else min(self.forward_rows, self.rollout_rows)
+            whole = max(self.rollout_rows, rows or 0)
+            scored = self._sampled(min(self.forward_rows or self.micro, whole)).tokens
+            at_once = whole if self.method != "ppo" else min(self.forward_rows, whole)
             sampled = 0 if self.remote else self._sampled(at_once).tokens
         parts = self.parts > 1 or (rows is not None and rows < self.micro) or 0 < self.most_tokens
         return replace(
@@ -120,8 +120,8 @@ class Job:
 
     def most_rows(self, room: float, sharding: str = "ddp", world: int = 1) -> int:
         """The largest micro-batch, a power of two, whose peak is at most `room` bytes; 0 where not even one row fits. More rows
-        than there are in the data, or in a rollout, are not tried."""
-        most = self.rollout_rows if self.online else self.rows
+        than an epoch has are not tried; a rollout has at least one micro-batch."""
+        most = max(self.rollout_rows, self.rows * self.samples) if self.online else self.rows
         sizes = [n for n in (1 << i for i in range(16)) if n == 1 or n <= most]
         fits = [n for n in sizes if self.memory(sharding, world, n).peak <= room]
         return max(fits, default=0)
@@ -153,6 +153,16 @@ class Job:
         return Item(max(1, total.tokens // count), max(1, total.read // count))
 
 
+def _parts(group: Sequence[Item], most: int) -> list[list[Item]]:
+    """Consecutive rows of a micro-batch of at most `most` tokens together (0: all); a longer row stands alone."""
+    found: list[list[Item]] = [[]]
+    for item in group:
+        if most and found[-1] and sum(i.tokens for i in found[-1]) + item.tokens > most:
+            found.append([])
+        found[-1].append(item)
+    return found
+
+
 def _sum(items: Sequence[Item]) -> Item:
     return Item(sum(item.tokens for item in items), sum(item.read for item in items))
 
@@ -165,7 +175,7 @@ def items_of(reading: Reading, args: Any) -> tuple[Item, ...]:
         from ..data.pack import pack
 
         packed = pack(reading.prepared, args.max_length, args.packing_strategy)
-        return tuple(Item(len(row["input_ids"]), len(row["input_ids"])) for row in packed)
+        return tuple(Item(len(row["input_ids"]), sum(row["loss_mask"])) for row in packed)
     found = []
     for row in reading.prepared:
         rows = sequences(row, reading.family)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..models import add_adapter
 from .machine import base_of
 from .shape import Shape, empty_model
 
@@ -24,10 +25,9 @@ def trained_shape(name: str, peft_config: Any, *, classifier: bool = False) -> t
 def adapter_numbers(model: Any, config: Any) -> int:
     """Trained numbers of an adapter on a model of the meta device, which is changed."""
     import torch
-    from peft import get_peft_model
 
     with torch.device("meta"):
-        adapted = get_peft_model(model, config, low_cpu_mem_usage=True)
+        adapted = add_adapter(model, config, config.task_type or "CAUSAL_LM")
     return sum(p.numel() for p in adapted.parameters() if p.requires_grad)
 
 

@@ -69,13 +69,13 @@ class Shape:
         """Numbers per token that a layer keeps for backward: counted on Llama's layers, where norms and gates keep their inputs
         alone (`scoring/thrift.py`), and on GPT-NeoX's and GPT-2's. With an adapter, inputs of fixed matrices are not kept."""
         states = 5 if self.gated else 4
-        return (states - 2 * adapter) * self.hidden + 4 * self.q + self.inner(thrifty)
+        return (states - 2 * adapter) * self.hidden + 4 * self.q + self.inner(thrifty, adapter)
 
-    def inner(self, thrifty: bool) -> int:
+    def inner(self, thrifty: bool, adapter: bool = False) -> int:
         """Numbers per token that the feed-forward part of a layer keeps inside."""
         if self.gated:
             return (2 if thrifty else 4) * self.intermediate
-        return (7 if self.composed else 2) * self.intermediate
+        return ((6 if self.composed else 2) - adapter) * self.intermediate
 
     @property
     def matrices(self) -> int:
