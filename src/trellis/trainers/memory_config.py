@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
+from typing import Any
 
 from transformers import TrainingArguments
 
@@ -39,7 +40,7 @@ class MemoryConfig(TrainingArguments):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_optimizer(str(getattr(self.optim, "value", self.optim)))
+        _check_optimizer(_name(self.optim))
         if self.cast_lm_head_to_fp32 and (self.bf16 or self.fp16):
             raise ValueError(
                 "cast_lm_head_to_fp32=True: expected False with bf16 or fp16 autocast, which would undo it; or write bf16=False "
@@ -52,6 +53,11 @@ class MemoryConfig(TrainingArguments):
         """What needs the whole gradient, or a second backward pass, is refused."""
         against = (
             (self.max_grad_norm > 0, f"max_grad_norm={self.max_grad_norm}", "max_grad_norm=0 (no clipping)"),
+            (
+                _name(self.optim).startswith(BITSANDBYTES),
+                f"optim={_name(self.optim)!r}",
+                "an optimizer of torch (bitsandbytes knows parameters by their place)",
+            ),
             (self.fp16, "fp16=True", "bf16=True or float32 (no gradient scaler)"),
             (self.world_size > 1, f"{self.world_size} processes", "one process"),
             (bool(self.deepspeed), "deepspeed", "no DeepSpeed"),
@@ -65,6 +71,10 @@ class MemoryConfig(TrainingArguments):
         for wrong, found, expected in against:
             if wrong:
                 raise ValueError(f"optimizer_in_backward=True with {found}: expected {expected}")
+
+
+def _name(optim: Any) -> str:
+    return str(getattr(optim, "value", optim))
 
 
 def _check_optimizer(name: str) -> None:
