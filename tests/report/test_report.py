@@ -6,7 +6,9 @@ from html.parser import HTMLParser
 
 import pytest
 
+from tests.builders import tiny_model, tiny_tokenizer
 from trellis.cli import main
+from trellis.cli.report import estimated
 from trellis.report import read_runs
 from trellis.report.meanings import Meanings, in_order
 from trellis.report.page import page
@@ -164,6 +166,20 @@ def test_metrics_have_meanings():
         "x",
         "profile/seconds",
     ]
+
+
+def test_what_was_measured_stands_beside_what_was_to_be_expected(tmp_path):
+    tiny_model().save_pretrained(tmp_path / "model")
+    tiny_tokenizer().save_pretrained(tmp_path / "model")
+    (tmp_path / "texts.jsonl").write_text('{"text": "the battery lasts"}\n' * 8)
+    words = ["sft", "--model_name_or_path", "model", "--dataset_name", "texts.jsonl", "--output_dir", "out"]
+    command = {"words": words, "recipe": {"max_length": 32}, "folder": str(tmp_path)}
+    assert re.fullmatch(
+        r"[\d,]+ MiB at most per process, .+ in all \(within a factor of 3\)", estimated({"command": command})
+    )
+    command["words"][2] = "another"
+    assert estimated({"command": command}) == ""
+    assert estimated({}) == ""
 
 
 def test_the_command(tmp_path, capsys):

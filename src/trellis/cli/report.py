@@ -6,7 +6,11 @@ import argparse
 import shlex
 import sys
 from collections.abc import Sequence
+from contextlib import chdir, redirect_stderr, redirect_stdout
+from io import StringIO
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 EPILOG = """\
 RUN is the output directory of a training. Runs that differ in their seed only are drawn as one curve with a band.
@@ -28,6 +32,9 @@ def build_parser() -> argparse.ArgumentParser:
         "--out", metavar="FILE", default="report.html", help="the page (default: report.html)"
     )
     parser.add_argument("--png", metavar="DIR", help="also write each run's curves there, as PNG and SVG")
+    parser.add_argument(
+        "--no_estimate", action="store_true", help="leave out what was to be expected of memory and time"
+    )
     return parser
 
 
@@ -38,7 +45,8 @@ def main(argv: Sequence[str]) -> int:
 
     try:
         runs = read_runs(asked.runs)
-        write_page(runs, f"trellis report {', '.join(run.name for run in runs)}", asked.out)
+        estimates = [] if asked.no_estimate else [estimated(run.record) for run in runs]
+        write_page(runs, f"trellis report {', '.join(run.name for run in runs)}", asked.out, estimates)
         pictures = write_pictures(runs, asked.png) if asked.png else []
     except (ValueError, OSError) as error:
         print(f"trellis report: error: {error}", file=sys.stderr)
@@ -49,6 +57,32 @@ def main(argv: Sequence[str]) -> int:
     if talks:
         print(f"next: open {shlex.quote(asked.out)}, and trellis chat {shlex.quote(str(talks[0]))}")
     return 0
+
+
+def estimated(record: dict[str, Any]) -> str:
+    """What `trellis estimate` says of a recorded run on this machine; "" where its command, data or model cannot be had here."""
+    command = record.get("command")
+    if not command or not Path(command["folder"]).is_dir():
+        return ""
+    from ..plan.cost import in_words, product_rate, time_of
+    from ..plan.estimate import Estimate
+    from ..plan.machine import this_machine
+    from .estimate import build_parser as of_estimates
+    from .estimate import gather
+    from .replay import command_words
+
+    silence = (redirect_stderr(StringIO()), redirect_stdout(StringIO()))
+    with TemporaryDirectory() as aside, chdir(command["folder"]), silence[0], silence[1]:
+        try:
+            asked, rest = of_estimates().parse_known_args(command_words(command, Path(aside)))
+            planned = gather(asked, rest)
+        except (ValueError, TypeError, ImportError, OSError, SystemExit):
+            return ""
+        machine = this_machine()
+        found = Estimate(planned.job, machine, machine.memory, planned.world, planned.sharding)
+        on, half = ("cpu" if machine.device == "the CPU" else "cuda"), planned.job.run.number < 4
+        time = time_of(planned.job, lambda rows: product_rate(rows, half), world=planned.world, device=on)
+        return f"{found.memory.peak / 2**20:,.0f} MiB at most per process, {in_words(time.total)} in all (within a factor of 3)"
 
 
 def _holds_a_model(folder: Path) -> bool:

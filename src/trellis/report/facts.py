@@ -15,9 +15,10 @@ SPEEDS = {
 }
 
 
-def facts(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
-    """(name, one text per run), without the rows that no run has anything in."""
+def facts(runs: Sequence[Run], estimates: Sequence[str] = ()) -> list[tuple[str, list[str]]]:
+    """(name, one text per run), without the rows that no run has anything in; estimates stand below what was measured."""
     table = [(name, [tell(run) for run in runs]) for name, tell in TOLD.items()]
+    table.insert(list(TOLD).index("memory") + 1, ("estimated", list(estimates)))
     return [(name, cells) for name, cells in table if any(cells)]
 
 
@@ -85,11 +86,13 @@ def _time(run: Run) -> str:
 def _memory(run: Run) -> str:
     peak = (run.record.get("cost") or {}).get("peak_memory_mib")
     peak = peak or max((record.get("profile/peak_memory_mib", 0) for record in run.history), default=0)
-    return f"{peak:,.0f} MiB at most" if peak else ""
+    on_cpu = str((run.record.get("machine") or {}).get("device", "")).startswith("cpu")
+    return f"{peak:,.0f} MiB at most{', the whole process' if on_cpu else ''}" if peak else ""
 
 
 def _health(run: Run) -> str:
-    return f"{len(run.health)} entries, below" if run.health else ""
+    found = len(run.health)
+    return f"{found} entr{'y' if found == 1 else 'ies'}, below" if found else ""
 
 
 TOLD: dict[str, Callable[[Run], str]] = {

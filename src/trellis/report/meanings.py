@@ -29,6 +29,10 @@ PATTERNS = {
 ORDER = (
     "loss",
     "eval_loss",
+    "objective/scores",
+    "objective/rlhf_reward",
+    "objective/kl",
+    "objective/entropy",
     "objective/",
     "reward",
     "rewards/",
@@ -69,12 +73,12 @@ def _metrics(trainer: str) -> Any:
 def in_order(names: Iterable[str]) -> list[str]:
     """The names, those that one looks at first in front."""
 
-    def rank(name: str) -> tuple[int, int]:
+    def rank(name: str) -> int:
         firsts = [
             i
             for i, start in enumerate(ORDER)
             if name == start or (start[-1] == "/" and name.startswith(start))
         ]
-        return (firsts[0] if firsts else len(ORDER) + name.startswith("profile/"), 0)
+        return firsts[0] if firsts else len(ORDER) + name.startswith("profile/")
 
     return sorted(names, key=rank)

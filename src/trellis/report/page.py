@@ -20,8 +20,8 @@ OPEN = 12
 """Curves that are shown at once; the others are drawn when their part of the page is opened."""
 
 
-def page(runs: Sequence[Run], title: str) -> str:
-    """The page's HTML."""
+def page(runs: Sequence[Run], title: str, estimates: Sequence[str] = ()) -> str:
+    """The page's HTML. `estimates`: what was expected of each run's cost, in words."""
     groups = grouped(runs)
     curves = panels(groups)
     meanings = Meanings(run.trainer for run in runs)
@@ -32,7 +32,7 @@ def page(runs: Sequence[Run], title: str) -> str:
         title=title,
         runs=runs,
         groups=[(name, members) for name, members in groups],
-        facts=facts(runs),
+        facts=facts(runs, estimates),
         settings=settings(runs),
         first=shown[:OPEN],
         more=shown[OPEN:],
@@ -45,9 +45,9 @@ def page(runs: Sequence[Run], title: str) -> str:
     )
 
 
-def write_page(runs: Sequence[Run], title: str, path: str | Path) -> None:
+def write_page(runs: Sequence[Run], title: str, path: str | Path, estimates: Sequence[str] = ()) -> None:
     """Write the page. Raises OSError where that cannot be."""
-    Path(path).write_text(page(runs, title), encoding="utf-8")
+    Path(path).write_text(page(runs, title, estimates), encoding="utf-8")
 
 
 @cache
