@@ -35,7 +35,7 @@ class ScriptArguments:
 
 
 def _is_pattern(modules: str) -> bool:
-    """Whether one string names modules by "all-linear" or a regular expression; peft reads any string as such, a list as names."""
+    """Whether one string names modules by "all-linear" or a regular expression; peft reads any string so, a list as names."""
     return modules == "all-linear" or not set(modules).isdisjoint("*+?|()[]{}^$\\")
 
 

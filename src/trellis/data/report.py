@@ -98,7 +98,11 @@ def _numbers(stats: Mapping[str, Sequence[Any]], kept: Sequence[int], ends: bool
     for i, why in enumerate(stats["_drop"]):
         if why:
             found.setdefault(why, []).append(i)
-    marks = {"cut": stats["_cut"], "merged": stats["_seam"], "endless": [ends and not x for x in stats["_stopped"]]}
+    marks = {
+        "cut": stats["_cut"],
+        "merged": stats["_seam"],
+        "endless": [ends and not x for x in stats["_stopped"]],
+    }
     of_kept = {name: [i for i in kept if values[i]] for name, values in marks.items()}
     return found | {name: rows for name, rows in of_kept.items() if rows}
 
