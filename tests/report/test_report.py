@@ -174,9 +174,7 @@ def test_what_was_measured_stands_beside_what_was_to_be_expected(tmp_path):
     (tmp_path / "texts.jsonl").write_text('{"text": "the battery lasts"}\n' * 8)
     words = ["sft", "--model_name_or_path", "model", "--dataset_name", "texts.jsonl", "--output_dir", "out"]
     command = {"words": words, "recipe": {"max_length": 32}, "folder": str(tmp_path)}
-    assert re.fullmatch(
-        r"[\d,]+ MiB at most per process, .+ in all \(within a factor of 3\)", estimated({"command": command})
-    )
+    assert re.fullmatch(r"[\d,]+ MiB at most per process, roughly .+ in all", estimated({"command": command}))
     command["words"][2] = "another"
     assert estimated({"command": command}) == ""
     assert estimated({}) == ""

@@ -82,7 +82,9 @@ def estimated(record: dict[str, Any]) -> str:
         found = Estimate(planned.job, machine, machine.memory, planned.world, planned.sharding)
         on, half = ("cpu" if machine.device == "the CPU" else "cuda"), planned.job.run.number < 4
         time = time_of(planned.job, lambda rows: product_rate(rows, half), world=planned.world, device=on)
-        return f"{found.memory.peak / 2**20:,.0f} MiB at most per process, {in_words(time.total)} in all (within a factor of 3)"
+        return (
+            f"{found.memory.peak / 2**20:,.0f} MiB at most per process, roughly {in_words(time.total)} in all"
+        )
 
 
 def _holds_a_model(folder: Path) -> bool:
