@@ -110,7 +110,6 @@ class Job:
             scored=scored,
             critic=self.critic,
             accumulate=parts,
-            asked=self.method in ("dpo", "kto") and "reference" in self.frozen,
             shared=self.method in PAIRED or self.samples > 1,
         )
 

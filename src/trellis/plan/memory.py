@@ -16,7 +16,7 @@ from .shape import FULL, HALF, Shape
 __all__ = ["FULL", "HALF", "SHARDINGS", "Memory", "Run", "Shape", "activations", "need", "ppo"]
 
 SHARDINGS = ("ddp", "zero2", "zero3", "fsdp2")
-HIDDEN = ("early", "late", "between")
+HIDDEN = ("early", "late")
 TILES = 3
 """Tiles alive at once: logits, their gradient, and what is between."""
 
@@ -38,15 +38,13 @@ class Memory:
     """Gradients that are there already while all activations are."""
     late: float
     """Activations that are still there when all gradients are."""
-    between: float = 0
-    """What is there while a reference is asked after the policy's forward pass."""
 
     @property
     def peak(self) -> float:
         """The most at once: while the policy is trained, or while it samples or scores (gradients are gone by then)."""
         stays = self.weights + self.optimizer + self.frozen
         begin = self.early + self.activations + self.head
-        train = self.copies + max(begin, self.gradients + self.late, self.between)
+        train = self.copies + max(begin, self.gradients + self.late)
         return stays + max(train, self.sampling, self.scoring)
 
     @property
@@ -74,7 +72,7 @@ class Run:
     base: of a number that is not trained; number: of an activation; tile: logits at once;
     accumulate: gradients of an earlier micro-batch are there; offload: activations wait in the CPU's memory;
     within: each parameter steps within backward and lets its gradient go;
-    asked: a frozen model is asked between forward and backward; shared: a prompt is computed once for several answers.
+    shared: a prompt is computed once for several answers.
     """
 
     sharding: str = "ddp"
@@ -94,7 +92,6 @@ class Run:
     number: float = FULL
     offload: bool = False
     within: bool = False
-    asked: bool = False
     shared: bool = False
     tile: int = TILE_ELEMENTS["cpu"]
 
@@ -142,7 +139,6 @@ def need(policy: Shape, frozen: Sequence[Shape], run: Run) -> Memory:
         scoring=scoring,
         early=early,
         late=layer + outside,
-        between=(gradients * run.accumulate + first + outside + scoring) if run.asked else 0,
     )
 
 

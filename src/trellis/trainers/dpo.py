@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -171,6 +172,8 @@ class DPOTrainer(PostTrainer):
     def loss(self, model: nn.Module, batch: PairBatch) -> LossOutput:
         """Σ over pairs of the losses named by `loss_type`, each pair times its weight, plus rpo_alpha · NLL(chosen)."""
         head = mean_logit(base_causal_lm(model))
+        # Before the policy is scored, whose activations stay until backward.
+        batch = replace(batch, ref_logps=self.reference_logps(batch))
         scores = self.score(model, batch.tokens, entropy=True, hits=True, value_head=head)
         pair = self.pair(batch, self.summed(scores.logps, batch))
         losses = self.objective(self.divergent(pair), **self._supplied(pair, model.training))

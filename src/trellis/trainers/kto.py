@@ -212,9 +212,11 @@ class KTOTrainer(PostTrainer):
         if self.wants_kl and batch.kl is None:
             batch = self._with_kl(batch)
         lm, rows = base_causal_lm(model), batch.own()
+        known = self._own_reference(
+            batch
+        )  # before the policy is scored, whose activations stay until backward
         scores = self.score(model, rows, entropy=True, value_head=mean_logit(lm))
-        logps = scores.logps.sum(1)
-        ratios = logps - self._own_reference(batch).to(logps)
+        ratios = scores.logps.sum(1) - known.to(scores.logps)
         kl = () if batch.kl is None else (batch.kl.to(ratios),)
         total = self.row_loss(ratios, batch.label, *kl).sum()
         metrics = self._described(batch, rows, ratios, scores)
