@@ -11,7 +11,7 @@ DEEPSPEED := $(VENV)-deepspeed
 READY := $(VENV)/.trellis-ready
 export OMP_NUM_THREADS = 1
 
-.PHONY: check test deepspeed browser gpu fast docs bench demo format snapshot clean
+.PHONY: check test deepspeed browser chromium gpu fast docs bench demo format snapshot clean
 
 check: $(READY)  ## format, lint, types and house rules
 	$(PY) -m ruff format --check .
@@ -30,10 +30,12 @@ deepspeed: export DS_ACCELERATOR = cpu
 deepspeed: $(DEEPSPEED)/.trellis-ready  ## training under DeepSpeed, which only an environment of its own has
 	$(DEEPSPEED)/bin/python -m pytest -q tests/zero --durations 10
 
-browser: $(READY)  ## the pages that are written, in a headless Chromium, which is installed where a root may and there is none
+browser: $(READY) chromium  ## the pages that are written, in a headless Chromium
+	$(PY) -m pytest -q tests/browser
+
+chromium:  ## a browser of the system's packages, where there is none and a root may
 	for name in chromium chromium-browser google-chrome; do command -v $$name && break; done \
 		|| { apt-get update -q && apt-get install -q -y --no-install-recommends chromium; }
-	$(PY) -m pytest -q tests/browser
 
 gpu: $(READY)  ## numbers and memory on a GPU, where there is one; then how fast it trains
 	$(PY) -m pytest -q tests/gpu --durations 10
