@@ -6,6 +6,7 @@ import dataclasses
 import importlib
 import inspect
 import re
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -162,7 +163,16 @@ def pages() -> dict[Path, str]:
     return {DOCS / f"{name}.md": write() for name, write in written.items()}
 
 
-if __name__ == "__main__":
+def main(words: list[str]) -> None:
+    """Write the pages; with `--check` say which of them are not as they should be, and change nothing."""
     for path, text in pages().items():
+        if words == ["--check"]:
+            if path.read_text(encoding="utf-8") != text:
+                print(f"docs/{path.name} is stale: run `make snapshot`")
+            continue
         path.write_text(text, encoding="utf-8")
         print(f"wrote docs/{path.name}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
