@@ -38,18 +38,20 @@ class Runner:
         return self._background
 
     def answers(self, requests: Sequence[Request]) -> list[Answer]:
-        """One answer per request. Async calls run together, those on one environment one after another."""
+        """One answer per request. Async calls run together; those on one environment, its plain methods among them, in order."""
         found = [request.refusal() for request in requests]
+        asked = [i for i, answer in enumerate(found) if answer is None]
+        waiting = {id(requests[i].environment) for i in asked if _on_environment(requests[i], awaited=True)}
         chains: dict[tuple[str, int], list[int]] = {}
         plain = []
-        for i, request in enumerate(requests):
-            if found[i] is not None:
-                continue
-            if not request.tools[request.call.name].is_async:
+        for i in asked:
+            request = requests[i]
+            if _on_environment(request) and id(request.environment) in waiting:
+                chains.setdefault(("on", id(request.environment)), []).append(i)
+            elif request.tools[request.call.name].is_async:
+                chains[("call", i)] = [i]
+            else:
                 plain.append(i)
-                continue
-            own = request.tools[request.call.name].method
-            chains.setdefault(("on", id(request.environment)) if own else ("call", i), []).append(i)
         started = [
             (chain, self.background.start(self._in_order([requests[i] for i in chain])))
             for chain in chains.values()
@@ -73,8 +75,12 @@ class Runner:
         return [await self._one(request) for request in requests]
 
     async def _one(self, request: Request) -> Answer:
+        call = partial(request.function, **_arguments(request))
         try:
-            return said(await asyncio.wait_for(request.function(**_arguments(request)), timeout=self.timeout))
+            # A plain method among async ones: in a thread, as it would hold up everything that runs on the loop.
+            is_async = request.tools[request.call.name].is_async
+            answer = call() if is_async else asyncio.wrap_future(in_thread(call, request.call.name))
+            return said(await asyncio.wait_for(answer, timeout=self.timeout))
         except Exception as error:
             return self._failed(request, error)
 
@@ -100,6 +106,11 @@ class Runner:
         if isinstance(error, TimeoutError) and self.timeout is not None and not str(error):
             return failure(f"{request.call.name} did not answer within {self.timeout} seconds")
         return failure(f"{type(error).__name__}: {error}")
+
+
+def _on_environment(request: Request, awaited: bool = False) -> bool:
+    tool = request.tools[request.call.name]
+    return tool.method and (tool.is_async or not awaited)
 
 
 def _arguments(request: Request) -> dict[str, Any]:
