@@ -185,7 +185,7 @@ class _Process:
             answer = json.loads(self.connection.recv_bytes())
         except (EOFError, ConnectionError) as error:
             raise ConnectionError(
-                f"sampling process {self.name} (on {self.device}) {_ending(self.process)}; checkpoints are untouched: look for "
+                f"sampling process {self.name} (on {self.device}) {ending(self.process)}; checkpoints are untouched: look for "
                 "its last words above, then go on with resume_from_checkpoint=True"
             ) from error
         if "failed" in answer:
@@ -204,7 +204,8 @@ def _end(process: subprocess.Popen[bytes], connection: Connection, owner: int) -
     connection.close()
 
 
-def _ending(process: subprocess.Popen[bytes]) -> str:
+def ending(process: subprocess.Popen[bytes]) -> str:
+    """How a process ended that no longer answers, in words."""
     try:
         code = process.wait(5)
     except subprocess.TimeoutExpired:

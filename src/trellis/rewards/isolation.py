@@ -17,6 +17,7 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection, Pipe
 from typing import Any
 
+from ..engines.process import ending
 from .request import RewardError
 
 START = 300.0
@@ -156,7 +157,7 @@ class _Process:
             return json.loads(self.connection.recv_bytes())
         except (EOFError, OSError) as error:
             raise RewardError(
-                f"reward {self.name!r}: its process {_ending(self.process)}; the next call starts a new one"
+                f"reward {self.name!r}: its process {ending(self.process)}; the next call starts a new one"
             ) from error
 
 
@@ -170,14 +171,6 @@ def _end(process: subprocess.Popen[bytes], connection: Connection, owner: int) -
         pass
     process.wait()
     connection.close()
-
-
-def _ending(process: subprocess.Popen[bytes]) -> str:
-    try:
-        code = process.wait(5)
-    except subprocess.TimeoutExpired:
-        return "closed its connection"
-    return f"ended with exit code {code}" if code >= 0 else f"was ended by {signal.Signals(-code).name}"
 
 
 def _pickled(function: Callable[..., Any]) -> bytes:
