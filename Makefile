@@ -64,6 +64,7 @@ format: $(READY)
 snapshot: $(READY)  ## store the public surface and the reference pages after a wanted change
 	$(PY) -m tests.api.snapshot
 	$(PY) -m scripts.reference
+	$(PY) -m scripts.guides
 
 clean:
 	rm -rf build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -2,13 +2,13 @@
 
 import pytest
 
-from .pages import PAGES, blocks
+from .pages import PAGES, ROOT, blocks
 
 WITH_CODE = [page for page in PAGES if blocks(page, "python")]
 
 
 @pytest.mark.filterwarnings("default::FutureWarning")  # pages show old names and what is said about them
-@pytest.mark.parametrize("page", WITH_CODE, ids=[page.stem for page in WITH_CODE])
+@pytest.mark.parametrize("page", WITH_CODE, ids=[str(page.relative_to(ROOT)) for page in WITH_CODE])
 def test_a_pages_code_runs(page, desk):
     names = {"__name__": page.stem}
     for block in blocks(page, "python"):
