@@ -1,4 +1,4 @@
-"""What the site adds to Markdown while it is built (`hooks` in mkdocs.yml): formulas as MathML, which browsers draw by themselves."""
+"""What the site adds while it is built (`hooks` in mkdocs.yml): formulas as MathML, which browsers draw by themselves."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """Fills the guides with the real source, and finds the tests that they name: `python -m scripts.guides`.
 
-A line `<!-- source: trellis.losses.preference:sigmoid -->` or `<!-- source: examples/annotated/dpo.py -->` asks for the definition
-(`Class.method` too, or an assignment at the top of a module) or the whole file; the fenced block below it is written anew.
+A line `<!-- source: trellis.losses.preference:sigmoid -->` or `<!-- source: examples/annotated/dpo.py -->` asks for the
+definition (`Class.method` too, or an assignment at the top of a module) or the whole file; the fenced block below it is
+written anew.
 """
 
 from __future__ import annotations
