@@ -31,6 +31,13 @@ def test_what_the_page_says_to_write_exists():
     losses = {*DPO_LOSSES, *CPO_LOSSES, *GRPO_LOSSES}
     lines = [line for line in TEXT.splitlines() if NUMBER.search(line)]
     named = [name for line in lines for name in re.findall(r"`([a-z_]+)`", line.split("|")[3])]
-    others = {"ppo", "reward", "margin", "soft_overlong_punishment", "peft_config", "cispo"}  # verbs, a column, a reward
+    others = {
+        "ppo",
+        "reward",
+        "margin",
+        "soft_overlong_punishment",
+        "peft_config",
+        "cispo",
+    }  # verbs, a column, a reward
     assert len(named) > 60
     assert set(named) - fields - losses - others == set()
