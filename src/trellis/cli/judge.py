@@ -36,7 +36,12 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    add = parser.add_argument
+    _add_sides(parser.add_argument)
+    _add_answers(parser.add_argument)
+    return parser
+
+
+def _add_sides(add: Callable[..., Any]) -> None:
     add("model", metavar="MODEL", help="whose answers are judged")
     add("--against", metavar="OTHER", required=True, help="what they are compared with")
     add("--judge", metavar="JUDGE", required=True, help="who judges")
@@ -63,6 +68,9 @@ def build_parser() -> argparse.ArgumentParser:
         help="ask once per pair, in a random order, and not in both orders",
     )
     add("--soft", action="store_true", help="votes are the judge's probabilities instead of 0, a half or 1")
+
+
+def _add_answers(add: Callable[..., Any]) -> None:
     add("--dataset_name", metavar="DATA", help="prompts: a file, a directory, demo:NAME or a hub name")
     add("--dataset_split", default="train", help="its split (default: train)")
     add("--prompt_column", default="prompt", help="the column of prompts, texts or chats (default: prompt)")
@@ -77,7 +85,6 @@ def build_parser() -> argparse.ArgumentParser:
         default="trellis-judge",
         help="for result.json and verdicts.jsonl (default: trellis-judge)",
     )
-    return parser
 
 
 def main(argv: Sequence[str]) -> int:
@@ -132,11 +139,16 @@ def run(asked: argparse.Namespace) -> str:
         for prompt, answer, other, vote in zip(prompts, answers, others, found.votes, strict=True)
     ]
     folder = Path(asked.output)
+    save(folder, result, verdicts)
+    return summary(found, result, folder)
+
+
+def save(folder: Path, result: dict[str, Any], verdicts: list[dict[str, Any]]) -> None:
+    """Write result.json and verdicts.jsonl."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "result.json").write_text(json.dumps(result, indent=1), encoding="utf-8")
     lines = (json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in verdicts)
     (folder / "verdicts.jsonl").write_text("".join(lines), encoding="utf-8")
-    return summary(found, result, folder)
 
 
 def summary(found: Any, result: dict[str, Any], folder: Path) -> str:
