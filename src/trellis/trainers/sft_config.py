@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from ..data.prepare import check_lengths
 from ..losses.supervised import SUPERVISED_LOSSES
 from .config import TrellisConfig, config, option, switch
-from .old_names import renamed as old
+from .old_fields import SFT
 from .unused import NO_REFERENCE
 
 
@@ -16,11 +16,7 @@ from .unused import NO_REFERENCE
 class SFTConfig(TrellisConfig):
     """Supervised fine-tuning."""
 
-    renamed: ClassVar[Mapping[str, Any]] = {
-        "max_seq_length": "max_length",
-        "trust_remote_code": old("model_init_kwargs", lambda value: {"trust_remote_code": bool(value)}),
-    }
-
+    renamed: ClassVar[Mapping[str, Any]] = SFT
     unused: ClassVar[Mapping[str, str]] = NO_REFERENCE
 
     learning_rate: float = option(2e-5, "Peak learning rate of AdamW.")
