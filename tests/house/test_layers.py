@@ -23,7 +23,7 @@ LAYERS = (
     ("agents",),
     ("trainers",),
     ("demo", "experimental"),
-    ("plan", "report"),
+    ("plan", "report", "migrate"),
     ("cli",),
     ("", "__main__"),
 )
