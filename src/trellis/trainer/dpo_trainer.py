@@ -1,0 +1,5 @@
+"""`from trellis.trainer.dpo_trainer import …`: names of `trellis` under the path that existing scripts use."""
+
+from ..trainers.dpo import DPOTrainer
+
+__all__ = ["DPOTrainer"]

@@ -1,0 +1,5 @@
+"""`from trellis.trainer.reward_trainer import …`: names of `trellis` under the path that existing scripts use."""
+
+from ..trainers.reward import RewardTrainer
+
+__all__ = ["RewardTrainer"]
