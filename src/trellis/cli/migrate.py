@@ -1,4 +1,4 @@
-"""`trellis migrate`: scripts, notebooks, recipes and shell scripts written for TRL, rewritten for this library; nothing is run."""
+"""`trellis migrate`: scripts, notebooks, recipes and command lines written for TRL, rewritten for this library."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from ..migrate import Migrated
 
 EPILOG = """\
-PATH ends in .py, .ipynb, .yaml, .yml or .sh, or is a folder of such files. Without --write or --out nothing is changed: the changes are
-printed as a diff, then each with its line, and why. What cannot be rewritten faithfully is left, with what to write.
+PATH ends in .py, .ipynb, .yaml, .yml or .sh, or is a folder of such files. Without --write or --out nothing is changed: the
+changes are printed as a diff, then each with its line, and why. What cannot be rewritten faithfully is left, with what to write.
 Exit status: 0 everything is said and done, 1 some lines need a hand, 2 a file could not be read.
 """
 
@@ -47,21 +47,12 @@ def main(argv: Sequence[str]) -> int:
     asked = parser.parse_args(argv)
     if asked.out and (asked.write or len(asked.paths) != 1 or Path(asked.paths[0]).is_dir()):
         parser.error("--out takes the result of one file, and no --write beside it")
-    from ..migrate import CannotRead, diff, files_of, migrate_file
+    from ..migrate import diff
     from ..migrate.plain import VERBS
 
     if asked.method and asked.method not in VERBS:
         parser.error(f"--method {asked.method}: expected one of {', '.join(VERBS)}")
-    found, failed = [], 0
-    for path in map(Path, asked.paths):
-        try:
-            for file in files_of(path):
-                try:
-                    found.append(migrate_file(file, asked.method, asked=path.is_file()))
-                except CannotRead as error:
-                    failed += _cannot(error)
-        except CannotRead as error:
-            failed += _cannot(error)
+    found, failed = _read(asked)
     for one in found:
         if not asked.quiet:
             print(diff(one), end="")
@@ -70,6 +61,25 @@ def main(argv: Sequence[str]) -> int:
         _write(one, asked)
     _summary(found, asked)
     return 2 if failed else int(any(one.by_hand for one in found))
+
+
+def _read(asked: argparse.Namespace) -> tuple[list[Migrated], int]:
+    """Each file migrated, and how many could not be read."""
+    from ..migrate import CannotRead, files_of, migrate_file
+
+    found, failed = [], 0
+    for path in map(Path, asked.paths):
+        try:
+            files = list(files_of(path))
+        except CannotRead as error:
+            failed += _cannot(error)
+            continue
+        for file in files:
+            try:
+                found.append(migrate_file(file, asked.method, asked=path.is_file()))
+            except CannotRead as error:
+                failed += _cannot(error)
+    return found, failed
 
 
 def _cannot(error: Exception) -> int:

@@ -1,4 +1,4 @@
-"""What decided which tokens are trained: TRL's completion-only collator, functions that format a batch, ChatML for a base model."""
+"""What rows are made of: TRL's completion-only collator, functions that format a batch, ChatML for a base model."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import ast
 from typing import Any
 
 from .fields import config_of
+from .imports import home_of
 from .names import Names, keyword
 from .source import Source
 from .trainers import drop
@@ -33,6 +34,21 @@ def move_answers(source: Source, names: Names) -> None:
             )
     for call in names.calls("setup_chat_format"):
         _chat_format(source, names, call)
+    for call in names.calls("LengthSampler"):
+        _lengths(source, names, call)
+
+
+def _lengths(source: Source, names: Names, call: ast.Call) -> None:
+    """A sampler of lengths, which TRL had in `trl.core`, in Python's own words."""
+    if len(call.args) != 2 or home_of("trl.core", "LengthSampler") is not None:
+        return
+    text = f"lambda: random.randrange({source.of(call.args[0])}, {source.of(call.args[1])})"
+    source.replace(call, text)
+    names.dropped.add(call.func)
+    if "random" not in names.bound:
+        source.insert(source.lines(source.first_import())[0], "import random\n")
+        names.bound["random"] = 0
+    source.note(call, source.of(call), text, "what it did")
 
 
 def formats_batches(names: Names, function: Any) -> bool:
@@ -79,7 +95,7 @@ def _collator(source: Source, names: Names, call: ast.Call) -> None:
             hand=True,
         )
         return
-    own = isinstance(source.statement(call), ast.Assign)
+    own = source.parents[call] is source.statement(call)
     place = source.statement(call if own else trainer)
     text = _function(source, names, trainer, source.of(mark), source.indent(place))
     start, end = source.lines(place)

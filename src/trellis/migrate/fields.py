@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 from ..trainers.old_fields import FIELDS, HF_OLD_NAMES
+from ..trainers.old_keywords import DATASET_KWARGS
 from ..trainers.old_names import Old
 from .names import Names, keyword
 from .source import UNKNOWN, Source, literal
@@ -22,6 +23,10 @@ def move_fields(source: Source, names: Names) -> None:
         for item in call.keywords:
             if item.arg is None:
                 _spread(source, names, owner, item)
+            elif item.arg == "dataset_kwargs" and set(names.keys(item.value)) <= set(DATASET_KWARGS):
+                source.remove_item(item, [*call.args, *call.keywords])
+                names.dropped.add(item)
+                source.note(item, source.of(item), "", "it said nothing that is not so by itself")
             elif item.arg in TABLES[owner] and not names.gone(item):
                 _field(source, names, call, owner, item, taken)
 

@@ -12,6 +12,8 @@ import trellis
 from .names import SAME, Names
 from .source import Source
 
+ELSEWHERE = {"set_seed": "transformers", "is_xpu_available": "transformers.utils", "tqdm": "tqdm"}
+"""Names that TRL passed on from others."""
 HERE = Path(trellis.__file__).parent
 _DEFINED = re.compile(r"^(?:class|def) (\w+)|^(\w+)\s*(?::[^=\n]+)?=|^\s*\"(\w+)\",?", flags=re.MULTILINE)
 _SUBMODULE = re.compile(r"\btrl\.([\w.]+)")
@@ -36,6 +38,8 @@ def home_of(module: str, name: str) -> str | None:
     """Where `name`, which TRL had in `module`, is here; None where it is not."""
     if name in trellis.__all__:
         return "trellis"
+    if name in ELSEWHERE:
+        return ELSEWHERE[name]
     inner = module.split(".")[1:]
     for parts in (inner, []):
         path = HERE.joinpath(*parts)

@@ -1,4 +1,4 @@
-"""The hand-written PPO loop of TRL 0.4 to 0.11: read, and where it has the usual shape turned into a reward function and `train()`."""
+"""The hand-written PPO loop of TRL 0.4 to 0.11, taken apart: what stands between generate() and step() is a reward function."""
 
 from __future__ import annotations
 
@@ -7,20 +7,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .names import Names, keyword
-from .source import UNKNOWN, Source
+from .source import Source
 
-SAYS = (
-    "print",
-    "log_stats",
-    "save_pretrained",
-    "push_to_hub",
-    "empty_cache",
-    "collect",
-    "set_description",
-    "set_postfix",
-)
-SAYS += ("update", "info", "log", "write")  # fmt: skip
+SAVING = ("save_pretrained", "push_to_hub")
+QUIET = "print log_stats empty_cache collect set_description set_postfix update info log write"
+SAYS = (*SAVING, *QUIET.split())
 """Calls of which nothing depends: they may go."""
+LEAVING = (ast.Break, ast.Continue, ast.Return, ast.Yield, ast.Await)
 GUIDE = "write it as a reward function and call train(); see docs/migrate.md, your loop as a reward function"
 
 
@@ -134,29 +127,33 @@ def _sort(source: Source, names: Names, loop: Loop, statement: ast.stmt) -> None
     if calls_of(statement, loop.trainer, "step"):
         return
     if any(n is loop.generate for n in ast.walk(statement)):
-        loop.responses |= _stored(statement) | _appended(statement)
+        loop.responses |= stored(statement) | _appended(statement)
     elif _is_break(statement):
         loop.rollouts = _limit(loop, statement)
     elif _is_queries(loop, statement):
-        loop.queries |= _stored(statement)
+        loop.queries |= stored(statement)
     elif _decodes(loop, statement):
         _note_texts(loop, statement)
     elif not (_only_says(statement) or _is_preparation(loop, statement)):
-        if any(
-            isinstance(n, ast.Break | ast.Continue | ast.Return | ast.Yield | ast.Await)
-            for n in ast.walk(statement)
-        ):
-            raise Unusual(f"line {statement.lineno} leaves the loop or skips a part of it")
-        if statement.lineno > loop.step.lineno:
-            raise Unusual(f"line {statement.lineno} works with what step() did")
-        loop.reward.append(statement)
+        loop.reward.append(_scoring(loop, statement))
 
 
-def _stored(node: ast.AST) -> set[str]:
+def _scoring(loop: Loop, statement: ast.stmt) -> ast.stmt:
+    """`statement`, which computes rewards. Raises Unusual for what does more."""
+    if any(isinstance(n, LEAVING) for n in ast.walk(statement)):
+        raise Unusual(f"line {statement.lineno} leaves the loop or skips a part of it")
+    if statement.lineno > loop.step.lineno:
+        raise Unusual(f"line {statement.lineno} works with what step() did")
+    return statement
+
+
+def stored(node: ast.AST) -> set[str]:
+    """The variables that `node` sets."""
     return {n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
 
 
-def _read(*nodes: ast.AST) -> set[str]:
+def read(*nodes: ast.AST) -> set[str]:
+    """The variables that `nodes` use."""
     return {
         n.id
         for node in nodes
@@ -214,9 +211,7 @@ def _decodes(loop: Loop, statement: ast.stmt) -> bool:
         n for n in ast.walk(value) if isinstance(n, ast.Attribute) and n.attr in ("decode", "batch_decode")
     ]
     plain = isinstance(value, ast.ListComp | ast.Call)
-    return (
-        bool(decoding) and plain and bool(_read(value) & loop.responses) and not _read(value) & loop.queries
-    )
+    return bool(decoding) and plain and bool(read(value) & loop.responses) and not read(value) & loop.queries
 
 
 def _note_texts(loop: Loop, statement: Any) -> None:
@@ -241,12 +236,12 @@ def _only_says(statement: ast.stmt) -> bool:
 def _is_preparation(loop: Loop, statement: ast.stmt) -> bool:
     """`response_tensors = []` before sampling, a length drawn for it, and the like."""
     step = {n.id for argument in loop.step.args[1:2] for n in ast.walk(argument) if isinstance(n, ast.Name)}
-    used = _read(loop.generate) | step
+    used = read(loop.generate) | step
     before = statement.lineno < loop.generate.lineno
     return (
         before
         and isinstance(statement, ast.Assign)
-        and bool(_stored(statement) & used)
+        and bool(stored(statement) & used)
         or (
             before
             and isinstance(statement, ast.Assign)
@@ -256,16 +251,24 @@ def _is_preparation(loop: Loop, statement: ast.stmt) -> bool:
     )
 
 
+def scores(loop: Loop) -> ast.expr:
+    """The third argument of step()."""
+    given = keyword(loop.step, "scores")
+    if given is None and len(loop.step.args) < 3:
+        raise Unusual("step() is not given queries, responses and scores")
+    return given.value if given else loop.step.args[2]
+
+
 def _check(loop: Loop) -> None:
     """Raises Unusual for what the reward statements need and a reward function has not."""
     if not loop.reward and not isinstance(scores(loop), ast.Name):
         return
-    read = _read(*loop.reward, scores(loop))
-    if read & loop.queries:
+    used = read(*loop.reward, scores(loop))
+    if used & loop.queries:
         raise Unusual(
-            f"the reward is computed from {', '.join(sorted(read & loop.queries))}, the prompts' token ids"
+            f"the reward is computed from {', '.join(sorted(used & loop.queries))}, the prompts' token ids"
         )
-    if loop.counter in read:
+    if loop.counter in used:
         raise Unusual(f"the reward depends on the number of the step, {loop.counter}")
     keys = {
         n.slice.value
@@ -278,58 +281,3 @@ def _check(loop: Loop) -> None:
     }
     if "input_ids" in keys:
         raise Unusual("the reward is computed from the prompts' token ids")
-
-
-def scores(loop: Loop) -> ast.expr:
-    """The third argument of step()."""
-    given = keyword(loop.step, "scores")
-    if given is None and len(loop.step.args) < 3:
-        raise Unusual("step() is not given queries, responses and scores")
-    return given.value if given else loop.step.args[2]
-
-
-def reward_function(source: Source, loop: Loop, name: str, indent: str) -> str:
-    """The source of a reward function that does what the loop did between sampling and step()."""
-    body = [
-        f'batch = {{"query": prompts, **columns, "{loop.column}": completions}}'.replace(
-            "batch", loop.batch, 1
-        )
-    ]
-    used = _read(*loop.reward, scores(loop))
-    body += [f"{text} = completions" for text in sorted(loop.texts & used)]
-    body += [
-        f"{ids} = [torch.tensor(ids) for ids in completion_ids]" for ids in sorted(loop.responses & used)
-    ]
-    if loop.batch not in used:
-        body = body[1:]
-    for statement in loop.reward:
-        start, end = source.lines(statement)
-        own = source.indent(statement)
-        body += [line.removeprefix(own) for line in source.rendered(start, end).rstrip("\n").split("\n")]
-    body.append(f"return {source.of(scores(loop))}")
-    more = ", completion_ids" if loop.responses & used else ""
-    lines = [
-        f"def {name}(prompts, completions{more}, **columns):",
-        *(f"    {line}" if line else "" for line in body),
-    ]
-    return "\n".join(f"{indent}{line}" if line else "" for line in lines) + "\n\n"
-
-
-def sampled_with(source: Source, names: Names, loop: Loop) -> dict[str, tuple[Any, str]]:
-    """The settings of generate() in the loop: {name: (its value or UNKNOWN, its source)}."""
-    found: dict[str, tuple[Any, str]] = {}
-    for item in loop.generate.keywords:
-        if item.arg is not None:
-            found[item.arg] = (names.value(item.value), source.of(item.value))
-            continue
-        made = names.made(item.value)
-        if isinstance(made, ast.Dict):
-            pairs = zip(made.keys, made.values, strict=True)
-            found |= {
-                k.value: (names.value(v), source.of(v)) for k, v in pairs if isinstance(k, ast.Constant)
-            }
-        elif isinstance(made, ast.Call):
-            found |= {k.arg: (names.value(k.value), source.of(k.value)) for k in made.keywords if k.arg}
-        else:
-            found["**"] = (UNKNOWN, source.of(item.value))
-    return found

@@ -41,19 +41,22 @@ class Names:
         if isinstance(node, ast.ImportFrom):
             self._imported(node)
         elif isinstance(node, ast.Import):
-            for alias in node.names:
-                self._bind((alias.asname or alias.name).split(".")[0], node.lineno)
-                if alias.name.split(".")[0] in PACKAGES and not alias.asname:
-                    self.modules.add(alias.name.split(".")[0])
+            self._packages(node)
         elif isinstance(node, ast.Assign):
-            for target in node.targets:
-                if isinstance(target, ast.Name):
-                    self.assigned.setdefault(target.id, []).append((node, node.value))
+            for target in (t for t in node.targets if isinstance(t, ast.Name)):
+                self.assigned.setdefault(target.id, []).append((node, node.value))
         elif isinstance(node, ast.FunctionDef):
             self.functions[node.name] = node
             self._bind(node.name, node.lineno)
         elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
             self._bind(node.id, node.lineno)
+
+    def _packages(self, node: ast.Import) -> None:
+        for alias in node.names:
+            root = alias.name.split(".")[0]
+            self._bind((alias.asname or root).split(".")[0], node.lineno)
+            if root in PACKAGES and not alias.asname:
+                self.modules.add(root)
 
     def _imported(self, node: ast.ImportFrom) -> None:
         root = (node.module or "").split(".")[0]
@@ -111,6 +114,11 @@ class Names:
             return ast.literal_eval(self.made(node))
         except (ValueError, TypeError, SyntaxError, MemoryError):
             return UNKNOWN
+
+    def keys(self, node: Any) -> list[str]:
+        """The keys of a dict that is written out; one that is nobody's where it is not."""
+        value = self.value(node)
+        return list(value) if isinstance(value, dict) and value else ["?"]
 
     def known_at(self, node: ast.AST, line: int) -> bool:
         """Whether every variable in `node` has been bound before `line`."""

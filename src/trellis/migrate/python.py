@@ -9,7 +9,7 @@ from .imports import move_imports
 from .names import Names
 from .notes import Note
 from .source import Source
-from .trainers import move_arguments
+from .trainers import move_arguments, move_methods
 
 
 def migrate_python(text: str, path: str = "") -> tuple[str, list[Note]]:
@@ -18,7 +18,7 @@ def migrate_python(text: str, path: str = "") -> tuple[str, list[Note]]:
     names = Names(source)
     if not names.concerned:
         return text, []
-    for move in (move_loops, move_answers, move_fields, move_arguments, move_imports):
+    for move in (move_loops, move_answers, move_fields, move_arguments, move_methods, move_imports):
         move(source, names)
     source.settle()
     return source.rendered(), sorted(source.notes, key=lambda note: note.line)

@@ -27,7 +27,7 @@ class Source:
         self.text = text
         self.edits: list[tuple[int, int, str]] = []
         self.notes: list[Note] = []
-        self.removed: set[ast.AST] = set()
+        self.removed: dict[ast.AST, Sequence[Any]] = {}
         self.appended: dict[ast.Call, list[str]] = {}
         try:
             self.tree = ast.parse(text)
@@ -65,6 +65,11 @@ class Source:
         """From the start of the line of `first` to the end of the last line of `last`."""
         return self._starts[first.lineno - 1], self._starts[min((last or first).end_lineno, len(self._rows))]
 
+    def first_import(self) -> ast.stmt:
+        """The first import that is not of the future."""
+        imports = [n for n in self.tree.body if isinstance(n, ast.Import | ast.ImportFrom)]
+        return next(n for n in imports if not isinstance(n, ast.ImportFrom) or n.module != "__future__")
+
     def statement(self, node: ast.AST) -> ast.stmt:
         """The statement that `node` is in."""
         while not isinstance(node, ast.stmt):
@@ -85,32 +90,39 @@ class Source:
 
     def remove_item(self, item: Any, among: Sequence[Any]) -> None:
         """Take one of several things that commas separate away, with its line where it has one of its own."""
-        self.removed.add(item)
+        self.removed[item] = among
+
+    def _remove(self, among: Sequence[Any]) -> None:
+        """Cut what has been removed of `among`, with the commas that belong to it."""
+        order = sorted(among, key=lambda node: self.span(node))
+        inline = [i for i, item in enumerate(order) if item in self.removed and not self._own_line(item)]
+        for i in inline:
+            later = next((n for n in order[i + 1 :] if n not in self.removed), None)
+            sooner = next((n for n in reversed(order[:i]) if n not in self.removed), None)
+            start, end = self.span(order[i])
+            if later is not None:
+                self.replace((start, self.span(order[i + 1])[0]), "")
+            else:
+                self.replace((self.span(sooner)[1] if sooner is not None else start, end), "")
+
+    def _own_line(self, item: Any) -> bool:
+        """Whether `item` stood on lines of its own; they are cut then."""
         start, end = self.span(item)
         first = self._starts[item.lineno - 1]
         alone = _ALONE.match(self.text, end)
-        if not self.text[first:start].strip() and alone:
-            self.replace((first, alone.end()), "")
-            return
-        order = sorted(among, key=lambda node: self.span(node))
-        place = order.index(item)
-        gone = [
-            n for n in order[:place] if any(s <= self.span(n)[0] < e and not new for s, e, new in self.edits)
-        ]
-        if place + 1 < len(order):
-            self.replace((start, self.span(order[place + 1])[0]), "")
-        elif place > len(gone):
-            before = next(n for n in reversed(order[:place]) if n not in gone)
-            self.replace((self.span(before)[1], end), "")
-        else:
-            self.replace((start, end), "")
+        if self.text[first:start].strip() or not alone:
+            return False
+        self.replace((first, alone.end()), "")
+        return True
 
     def append(self, call: Any, argument: str) -> None:
         """Give `call` one more argument; it is written when all that goes is known (`settle`)."""
         self.appended.setdefault(call, []).append(argument)
 
     def settle(self) -> None:
-        """Write the appended arguments, each as the others of its call are."""
+        """Cut what was removed, and write the appended arguments as the others of their call are."""
+        for among in {id(among[0]): among for among in self.removed.values()}.values():
+            self._remove(among)
         for call, arguments in self.appended.items():
             self._place(call, arguments)
         self.appended = {}

@@ -5,9 +5,10 @@ from __future__ import annotations
 import ast
 from typing import Any
 
-from ..trainers.old_keywords import ARGUMENTS, MOVED
+from ..trainers.old_keywords import ARGUMENTS, DATASET_KWARGS, MOVED
 from ..trainers.old_names import Old, renamed
 from .fields import TABLES, config_of, rewritten
+from .loop import calls_of
 from .names import Names, keyword
 from .source import UNKNOWN, Source
 
@@ -33,6 +34,25 @@ def move_arguments(source: Source, names: Names) -> None:
         moved = [k for k in call.keywords if k.arg in MOVED[trainer] and not names.gone(k)]
         if moved:
             _into_config(source, names, call, trainer, moved)
+
+
+def move_methods(source: Source, names: Names) -> None:
+    """Methods that trainers once had: they go, or are called what they are called now."""
+    for name, assigned in names.assigned.items():
+        made = assigned[-1][1]
+        if not (isinstance(made, ast.Call) and names.known(made.func) in ("PPOTrainer", "RLOOTrainer")):
+            continue
+        for call in calls_of(source.tree, name, "generate_completions"):
+            held_out = keyword(made, "eval_dataset") is not None
+            new = f"{name}.evaluate()" if held_out else ""
+            statement = source.statement(call)
+            source.replace(call if held_out else source.lines(statement), new)
+            source.note(
+                call,
+                f"{name}.generate_completions()",
+                new,
+                "num_sample_generations=… shows tables while training",
+            )
 
 
 def _argument(source: Source, names: Names, call: ast.Call, trainer: str, item: Any, entry: Old) -> None:
@@ -85,7 +105,7 @@ def _into_config(source: Source, names: Names, call: ast.Call, trainer: str, mov
             item,
             f"{trainer}({item.arg}={source.of(item.value)})",
             new,
-            "a field of the config now" if name else "None was its default",
+            "a field of the config now" if name else "it said nothing that is not so by itself",
         )
 
 
@@ -94,6 +114,8 @@ def _as_field(source: Source, names: Names, owner: str, item: Any) -> tuple[str 
     if isinstance(item.value, ast.Constant) and item.value.value is None:
         return None, ""
     entry, text = TABLES[owner].get(item.arg), source.of(item.value)
+    if item.arg == "dataset_kwargs" and set(names.keys(item.value)) <= set(DATASET_KWARGS):
+        return None, ""
     if entry is None:
         return item.arg, text
     value = item.value.value if isinstance(item.value, ast.Constant) else UNKNOWN

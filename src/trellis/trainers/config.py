@@ -129,6 +129,7 @@ class TrellisConfig(MemoryConfig):
 
     def __post_init__(self) -> None:
         self._read_json()
+        self.report_to = "none" if self.report_to is None else self.report_to  # as transformers 5 writes it
         check_choices(self)
         self._check_faults()
         refuse_unused(self)

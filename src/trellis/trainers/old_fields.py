@@ -281,7 +281,6 @@ SCRIPT: dict[str, Old] = {
     "dataset_train_name": renamed("dataset_train_split", until="0.9"),
     "dataset_test_name": renamed("dataset_test_split", until="0.9"),
     "sanity_check": refused("write max_steps=…", _OFF, until="0.10"),
-    "config": refused("write --config FILE on the command line", until="0.12"),
 }
 
 FIELDS: dict[str, dict[str, Old]] = {

@@ -30,6 +30,12 @@ _ONLINE: dict[str, Old] = {
 }
 _OPTIMIZERS = "write optimizers=(optimizer, lr_scheduler), or learning_rate=… and optim=… in the config"
 
+DATASET_KWARGS = {
+    "add_special_tokens": needless("a template's special tokens are never added twice", until="0.19"),
+    "append_concat_token": needless("texts end in the end token once, packed or not", until="0.19"),
+}
+"""What SFTConfig(dataset_kwargs=…) held besides skip_prepare_dataset."""
+
 ARGUMENTS: dict[str, dict[str, Old]] = {
     "SFTTrainer": {
         **_COMMON,

@@ -16,7 +16,9 @@ def return_prompt_and_responses(samples):
     }
 
 
-dataset = load_dataset("json", data_files="pairs.jsonl", split="train").map(return_prompt_and_responses, batched=True)
+dataset = load_dataset("json", data_files="pairs.jsonl", split="train").map(
+    return_prompt_and_responses, batched=True
+)
 
 trainer = DPOTrainer(
     model=AutoModelForCausalLM.from_pretrained(name),

@@ -24,8 +24,10 @@ tokenizer = AutoTokenizer.from_pretrained(ppo_config.model_name)
 tokenizer.pad_token = tokenizer.eos_token
 
 dataset = load_dataset("json", data_files="prompts.jsonl", split="train")
-dataset = dataset.map(lambda row: {"input_ids": tokenizer(row["prompt"])["input_ids"], "query": row["prompt"]},
-                      remove_columns=["prompt"])
+dataset = dataset.map(
+    lambda row: {"input_ids": tokenizer(row["prompt"])["input_ids"], "query": row["prompt"]},
+    remove_columns=["prompt"],
+)
 dataset.set_format("torch", columns=["input_ids"], output_all_columns=True)
 
 model = AutoModelForCausalLMWithValueHead.from_pretrained(ppo_config.model_name)

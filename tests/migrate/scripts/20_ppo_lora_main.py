@@ -26,7 +26,9 @@ def main():
         if step >= config.total_ppo_epochs:
             break
         queries = batch["input_ids"]
-        responses = trainer.generate(queries, return_prompt=False, max_new_tokens=6, do_sample=True, top_p=0.9)
+        responses = trainer.generate(
+            queries, return_prompt=False, max_new_tokens=6, do_sample=True, top_p=0.9
+        )
         answers = [tokenizer.decode(r, skip_special_tokens=True) for r in responses]
         scores = []
         for answer in answers:

@@ -1,4 +1,4 @@
-# TRL 0.10: PPOv2, with policies and reward models as arguments
+# TRL 0.11: PPOv2, with policies and reward models as arguments
 from datasets import load_dataset
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 from trl.trainer.ppov2_trainer import PPOv2Config, PPOv2Trainer
@@ -22,7 +22,7 @@ config = PPOv2Config(
     per_device_train_batch_size=2,
     gradient_accumulation_steps=2,
     total_episodes=8,
-    non_eos_penalty=True,
+    missing_eos_penalty=1.0,
     stop_token="eos",
     response_length=8,
     evaluation_strategy="no",
