@@ -24,7 +24,7 @@ LAYERS = (
     ("agents",),
     ("trainers",),
     ("demo", "experimental"),
-    ("plan", "report"),
+    ("plan", "report", "migrate"),
     ("cli",),
     ("", "__main__", "doors"),
 )
