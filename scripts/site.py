@@ -1,8 +1,10 @@
-"""Refuses a page that would fetch something from another machine (a hook in mkdocs.yml): the site needs no network."""
+"""The site needs no network (a hook in mkdocs.yml): a page that would fetch from another machine is refused, and the search index
+is also written as a script, which is all that a browser reads of a site that lies on a disk."""
 
 from __future__ import annotations
 
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 
 from mkdocs.exceptions import PluginError
@@ -39,3 +41,10 @@ def on_post_page(output: str, page: Any, **given: Any) -> str:
     if found:
         raise PluginError(f"{page.file.src_path} fetches from another machine: {', '.join(found)}")
     return output
+
+
+def on_post_build(config: Any, **given: Any) -> None:
+    """Write the search index as a script beside itself."""
+    index = Path(config["site_dir"]) / "search" / "search_index.json"
+    text = index.read_text(encoding="utf-8")
+    index.with_suffix(".js").write_text(f"var __index = {text}", encoding="utf-8")
