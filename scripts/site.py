@@ -3,6 +3,7 @@ is also written as a script, which is all that a browser reads of a site that li
 
 from __future__ import annotations
 
+import re
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,9 @@ from mkdocs.exceptions import PluginError
 FETCHED = {"script": "src", "img": "src", "iframe": "src", "source": "src", "video": "src", "link": "href"}
 """{tag: the attribute whose address a browser fetches by itself}."""
 NOT_FETCHED = {"canonical", "alternate", "prev", "next", "edit"}
+
+CELL = re.compile(r"<td[ >].*?</td>", flags=re.DOTALL)
+LONG_NAME = re.compile(r"(?<=<code>)[^<\s]{25,}(?=</code>)")
 
 
 class Fetches(HTMLParser):
@@ -33,6 +37,16 @@ def fetched(html: str) -> list[str]:
     parser = Fetches()
     parser.feed(html)
     return parser.found
+
+
+def breakable(cell: re.Match[str]) -> str:
+    """A cell of a table in which a long name may be broken after one of its parts."""
+    return LONG_NAME.sub(lambda name: re.sub(r"(::|/|_)(?=\w)", r"\1<wbr>", name[0]), cell[0])
+
+
+def on_page_content(text: str, **given: Any) -> str:
+    """The page, whose tables need not be as wide as the names in them."""
+    return CELL.sub(breakable, text)
 
 
 def on_post_page(output: str, page: Any, **given: Any) -> str:

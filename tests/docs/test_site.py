@@ -7,7 +7,8 @@ import pytest
 import yaml
 from markdown.extensions.toc import slugify
 
-from scripts.site import fetched
+from scripts.formulas import drawn
+from scripts.site import fetched, on_page_content
 
 from .pages import ROOT
 
@@ -76,3 +77,21 @@ def test_what_a_browser_would_fetch_from_elsewhere_is_found():
 def test_the_style_fetches_nothing():
     for path in Path(DOCS / "assets").glob("*.*s*"):
         assert not re.search(r"@import|url\(", path.read_text())
+
+
+def test_a_formula_is_drawn_whole_or_refused():
+    assert '<mi>log</mi><mspace width="0.17em"/><mi>p</mi>' in drawn(r"p \log p")
+    assert "mspace" not in drawn(r"\log(p)")
+    with pytest.raises(ValueError, match=r"cannot draw \\arg of"):
+        drawn(r"\arg\max x")
+
+
+def test_a_long_name_in_a_table_may_be_broken():
+    name = "tests/data/test_pack.py::test_pieces_partition"
+    html = f"<p><code>{name}</code></p><table><tr><td><code>{name}</code> <code>max_length</code></td></tr></table>"
+    broken = on_page_content(html)
+    assert broken.startswith(f"<p><code>{name}</code>")
+    assert (
+        "<code>tests/<wbr>data/<wbr>test_<wbr>pack.py::<wbr>test_<wbr>pieces_<wbr>partition</code>" in broken
+    )
+    assert "<code>max_length</code>" in broken
