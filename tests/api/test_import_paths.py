@@ -39,7 +39,8 @@ PATHS = {
     "trellis.data_utils": "apply_chat_template extract_prompt is_conversational is_conversational_from_value "
     "maybe_apply_chat_template maybe_convert_to_chatml maybe_extract_prompt maybe_unpair_preference_dataset pack_dataset "
     "prepare_multimodal_messages truncate_dataset unpair_preference_dataset",
-    "trellis.chat_template_utils": "clone_chat_template get_training_chat_template is_chat_template_prefix_preserving",
+    "trellis.chat_template_utils": "add_response_schema clone_chat_template get_training_chat_template "
+    "is_chat_template_prefix_preserving parse_response",
     "trellis.models": "AutoModelForCausalLMWithValueHead AutoModelForSeq2SeqLMWithValueHead PreTrainedModelWrapper "
     "create_reference_model",
     "trellis.models.modeling_value_head": "AutoModelForCausalLMWithValueHead AutoModelForSeq2SeqLMWithValueHead",
