@@ -34,6 +34,7 @@ PATHS = {
     "trellis.trainer.callbacks": CALLBACKS,
     "trellis.mergekit_utils": "MergeConfig merge_models",
     "trellis.experimental.merge_model_callback": "MergeConfig MergeModelCallback",
+    "trellis.trainer.dpo_config": "DPOConfig FDivergenceType",
     "trellis.trainer.model_config": "ModelConfig",
     "trellis.trainer.utils": "get_kbit_device_map get_peft_config get_quantization_config disable_dropout_in_model pad",
     "trellis.data_utils": "apply_chat_template extract_prompt is_conversational is_conversational_from_value "
@@ -64,6 +65,13 @@ def test_the_names_of_a_path_are_there(path):
         assert callable(getattr(module, name)), name
         if name in trellis.__all__:
             assert getattr(module, name) is getattr(trellis, name)
+
+
+def test_a_divergence_may_be_named_by_its_enumeration():
+    from trellis.trainer.dpo_config import DPOConfig, FDivergenceType
+
+    for kind in FDivergenceType:
+        assert DPOConfig("out", use_cpu=True, f_divergence_type=kind).f_divergence_type == kind.value
 
 
 def test_what_is_installed_is_found_without_importing_it():
