@@ -20,10 +20,11 @@ LAYERS = (
     ("scoring", "rollout"),
     ("engines",),
     ("rewards", "monitor"),
+    ("judges",),
     ("agents",),
     ("trainers",),
     ("demo", "experimental"),
-    ("plan", "report"),
+    ("plan", "report", "migrate"),
     ("cli",),
     ("", "__main__", "doors"),
 )

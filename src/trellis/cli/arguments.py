@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..models.quantized import require_bitsandbytes
 from ..trainers.config import check_choices, config, option
-from ..trainers.old_names import Old, closest, refused
+from ..trainers.old_fields import MODEL, SCRIPT
+from ..trainers.old_names import Old, closest
 
 if TYPE_CHECKING:
     from datasets import DatasetDict
@@ -19,12 +20,7 @@ if TYPE_CHECKING:
 class ScriptArguments:
     """Which data a script trains on."""
 
-    renamed: ClassVar[Mapping[str, str | Old]] = {
-        "gradient_checkpointing_use_reentrant": refused(
-            "write --gradient_checkpointing_kwargs '{\"use_reentrant\": true}'", (None, False)
-        ),
-        "ignore_bias_buffers": refused("models keep no such buffers any more", (None, False)),
-    }
+    renamed: ClassVar[Mapping[str, str | Old]] = SCRIPT
     dataset_name: str | None = option(
         None, "A file (jsonl, json, csv, parquet, txt, also .gz), a directory, or a name on the hub."
     )
@@ -43,7 +39,7 @@ def _is_pattern(modules: str) -> bool:
 class ModelConfig:
     """Which model is trained, in which precision, with which adapter."""
 
-    renamed: ClassVar[Mapping[str, str | Old]] = {"torch_dtype": "dtype"}
+    renamed: ClassVar[Mapping[str, str | Old]] = MODEL
     model_name_or_path: str | None = option(None, "A directory or a name on the hub.")
     model_revision: str = option("main", "Branch, tag or commit of a model on the hub.")
     dtype: str | None = option(

@@ -52,12 +52,7 @@ class KTOTrainer(PostTrainer):
     metrics: ClassVar[list[Metric]] = METRICS
     held_out_kl: Tensor | None = None
 
-    @takes_old_arguments(
-        KTOConfig,
-        *("beta", "loss_type", "desirable_weight", "undesirable_weight", "max_length", "max_prompt_length"),
-        *("max_completion_length", "truncation_mode", "precompute_ref_log_probs", "disable_dropout"),
-        *("model_init_kwargs", "ref_model_init_kwargs", "dataset_num_proc", "generate_during_eval"),
-    )
+    @takes_old_arguments(KTOConfig)
     def __init__(
         self,
         model: Any,
