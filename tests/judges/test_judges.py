@@ -330,3 +330,12 @@ def test_the_names_are_public_twice():
 
     for name in judges.__all__:
         assert getattr(judges, name) is getattr(trellis, name)
+
+
+def test_a_rank_that_is_none_is_refused():
+    class Unflipped(Longer):
+        def judge(self, prompts, completions, shuffle_order=True):
+            return [2] * len(prompts)
+
+    with pytest.raises(ValueError, match="the judge said 2, expected 0, 1, or -1"):
+        compare(Unflipped(), ["a"], ["b"], ["c"])
