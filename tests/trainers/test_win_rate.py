@@ -12,6 +12,7 @@ from transformers import GenerationConfig, TrainerCallback
 
 import trellis
 from tests.builders import tiny_model, tiny_tokenizer
+from tests.ranks import run_ranks
 from tests.trainers.dpo_runs import dpo, pairs
 from tests.trainers.group_runs import build
 from tests.trainers.ppo_runs import TEXTS, trainer_of
@@ -91,6 +92,30 @@ def test_the_best_checkpoint_is_chosen_by_win_rate(method, tmp_path):
     ]
     tables = sorted(path.stem for path in (tmp_path / "completions").glob("win_rate_0*"))
     assert tables == ["win_rate_00001", "win_rate_00002", "win_rate_00003"]
+
+
+def on_a_rank(folder):
+    """This rank's figures, whether its judge was asked, its best checkpoint and its weights."""
+    judge = Script(0.9, 0.2)
+    trainer = trainer_for("DPO", folder, **{**BEST, "max_steps": 2, "learning_rate": 0.1})
+    trainer.add_callback(WinRateCallback(judge, trainer))
+    trainer.train()
+    rates = [log["eval_win_rate"] for log in trainer.state.log_history if "eval_win_rate" in log]
+    best = trainer.state.best_model_checkpoint
+    return rates, len(judge.calls), best, trainer.accelerator.unwrap_model(trainer.model).state_dict()
+
+
+def test_ranks_share_the_work_and_the_verdict(tmp_path):
+    (rates, asked, best, weights), other = run_ranks(on_a_rank, folder=str(tmp_path))
+    assert rates[0] > rates[1]
+    assert (other[0], other[2]) == (rates, best)
+    assert (asked, other[1]) == (2, 0)
+    assert best == str(tmp_path / "checkpoint-1")
+    saved = load_file(tmp_path / "checkpoint-1" / "model.safetensors")
+    for found in (weights, other[3]):
+        assert all(torch.equal(saved[name], found[name]) for name in saved)
+    prompts = json.loads((tmp_path / "completions" / "win_rate_reference.json").read_text())["prompts"]
+    assert len(prompts) == 6
 
 
 def test_an_unchanged_policy_ties_and_nobody_is_asked(tmp_path):

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+from .sides import check_model, device, progress, prompts_of, side, writes
 
 EPILOG = """\
 MODEL and OTHER are each one of
@@ -23,7 +24,6 @@ JUDGE is one of
   hf:MODEL           Hugging Face's inference providers, the token in $HF_TOKEN
   pairrm             PairRM (needs the package llm-blender)
 """
-COLUMN = "column:"
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -91,12 +91,8 @@ def main(argv: Sequence[str]) -> int:
     """Judge and print; 2 for what cannot be compared."""
     parser = build_parser()
     asked = parser.parse_args(argv)
-    counts = [
-        asked.max_new_tokens,
-        asked.batch_size,
-        *([] if asked.num_examples is None else [asked.num_examples]),
-    ]
-    if min(counts) < 1 or asked.temperature < 0:
+    counts = (asked.max_new_tokens, asked.batch_size, asked.num_examples)
+    if min(count for count in counts if count is not None) < 1 or asked.temperature < 0:
         parser.error(
             "--max_new_tokens, --batch_size and --num_examples must be at least 1, --temperature at least 0"
         )
@@ -114,14 +110,14 @@ def run(asked: argparse.Namespace) -> str:
 
     rows = prompts_of(asked)
     judge = _judge(asked)  # before answers are written: what is wrong with it is said at once
-    for name in filter(_writes, (asked.model, asked.against)):
-        _check_model(name)
+    for name in filter(writes, (asked.model, asked.against)):
+        check_model(name)
     _check_cap(judge, len(rows) * (1 if asked.one_order else 2))
     prompts = [row["prompt"] for row in rows]
     # What lies there is read before a model writes: whatever is missing is said at once.
-    sides = {name: side(name, rows, asked) for name in sorted({asked.model, asked.against}, key=_writes)}
+    sides = {name: side(name, rows, asked) for name in sorted({asked.model, asked.against}, key=writes)}
     answers, others = sides[asked.model], sides[asked.against]
-    found = compare(judge, prompts, answers, others, soft=asked.soft, progress=_said("judged"))
+    found = compare(judge, prompts, answers, others, soft=asked.soft, progress=progress("judged"))
     result = {
         "model": asked.model,
         "against": asked.against,
@@ -168,95 +164,9 @@ def summary(found: Any, result: dict[str, Any], folder: Path) -> str:
     return "\n".join([*lines, f"trellis: result.json and verdicts.jsonl are in {folder}"])
 
 
-def prompts_of(asked: argparse.Namespace) -> list[dict[str, Any]]:
-    """Rows with `prompt` and the data set's other columns. Raises ValueError where there are none."""
-    column = asked.prompt_column
-    if asked.dataset_name:
-        from .sources import load_splits
-
-        split = asked.dataset_split
-        data = load_splits(asked.dataset_name, None, (split, split), False)[split]
-        name, rows = (
-            asked.dataset_name,
-            list(data.select(range(min(len(data), asked.num_examples or len(data))))),
-        )
-    else:
-        file = next((name for name in (asked.model, asked.against) if _is_file(name)), None)
-        if file is None:
-            raise ValueError("two models need prompts to answer: write --dataset_name DATA")
-        name, rows = file, rows_of(file)[: asked.num_examples]
-    if not rows:
-        raise ValueError(f"{name} has 0 rows, expected at least 1")
-    if column not in rows[0]:
-        raise ValueError(
-            f"{name} has no column {column!r}; it has {', '.join(rows[0])} (choose with --prompt_column)"
-        )
-    return [{**row, "prompt": row[column]} for row in rows]
-
-
-def side(name: str, rows: list[dict[str, Any]], asked: argparse.Namespace) -> list[Any]:
-    """The answers of one side to the rows' prompts."""
-    if name.startswith(COLUMN):
-        column = name.removeprefix(COLUMN)
-        if column not in rows[0]:
-            raise ValueError(f"the data set has no column {column!r} of answers; it has {', '.join(rows[0])}")
-        return [row[column] for row in rows]
-    if _is_file(name):
-        return _of_file(name, rows, asked.prompt_column)
-    from ..judges.answers import write_answers
-
-    return write_answers(
-        name,
-        [row["prompt"] for row in rows],
-        max_new_tokens=asked.max_new_tokens,
-        temperature=asked.temperature,
-        seed=asked.seed,
-        rows=asked.batch_size,
-        device=_device(),
-        progress=_said(f"{name} answered"),
-    )
-
-
-def rows_of(file: str) -> list[dict[str, Any]]:
-    """The rows of a data file."""
-    from .sources import load_splits
-
-    return list(load_splits(file, None, ("train", "train"), False)["train"])
-
-
-def _of_file(name: str, rows: list[dict[str, Any]], column: str) -> list[Any]:
-    found = rows_of(name)[: len(rows)]
-    if len(found) < len(rows) or "completion" not in found[0]:
-        raise ValueError(
-            f"{name} has {len(found)} rows with the columns {', '.join(found[0])}; expected `completion` for {len(rows)} prompts"
-        )
-    for number, (own, row) in enumerate(zip(found, rows, strict=True), 1):
-        if own.get(column, row["prompt"]) != row["prompt"]:
-            raise ValueError(
-                f"row {number} of {name} answers another prompt; both sides must answer the same, in one order"
-            )
-    return [row["completion"] for row in found]
-
-
-def _writes(name: str) -> bool:
-    """Whether `name` is a model, which has to write its answers."""
-    return not (name.startswith(COLUMN) or _is_file(name))
-
-
-def _check_model(name: str) -> None:
-    from ..models.load import read_config
-
-    if not (Path(name).expanduser() / "adapter_config.json").is_file():
-        read_config(name)
-
-
 def _plain(rate: Any) -> dict[str, Any]:
     """Its fields, as JSON has them: no rate is null."""
     return {name: None if value != value else value for name, value in asdict(rate).items()}
-
-
-def _is_file(name: str) -> bool:
-    return not name.startswith(COLUMN) and Path(name).expanduser().is_file()
 
 
 def _judge(asked: argparse.Namespace) -> Any:
@@ -269,7 +179,7 @@ def _judge(asked: argparse.Namespace) -> Any:
         max_requests=asked.max_requests or None,
         both_orders=not asked.one_order,
         seed=asked.seed,
-        device=_device(),
+        device=device(),
     )
 
 
@@ -280,25 +190,3 @@ def _check_cap(judge: Any, questions: int) -> None:
             f"{questions} questions (each pair in both orders, unless --one_order) are more than --max_requests {cap}; raise it, "
             "or judge fewer with --num_examples"
         )
-
-
-def _device() -> Any:
-    import torch
-
-    return torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-
-
-def _said(what: str) -> Callable[[int, int], None]:
-    """Progress: one line that is written over on a terminal, a line at each tenth elsewhere."""
-    terminal, tenths = sys.stderr.isatty(), [0]
-
-    def say(done: int, whole: int) -> None:
-        if terminal:
-            print(
-                f"\r{what} {done} of {whole}", end="\n" if done == whole else "", file=sys.stderr, flush=True
-            )
-        elif done * 10 // whole > tenths[-1]:
-            tenths.append(done * 10 // whole)
-            print(f"{what} {done} of {whole}", file=sys.stderr, flush=True)
-
-    return say

@@ -89,10 +89,12 @@ class Saving:
             self._name_best(run_dir, folder)
 
     def _name_best(self, run_dir: str, folder: Path) -> None:
-        # The loop looked for the best checkpoint in the staging directory; it will lie in the run's.
+        # The loop looked for the best checkpoint in the staging directory; it will lie in the run's, where each rank loads it.
         state = self.trainer.state
-        if state.best_global_step and self.trainer.args.should_save:
-            state.best_model_checkpoint = os.path.join(run_dir, f"checkpoint-{state.best_global_step}")
+        if not state.best_global_step:
+            return
+        state.best_model_checkpoint = os.path.join(run_dir, f"checkpoint-{state.best_global_step}")
+        if self.trainer.args.should_save:
             state.save_to_json(str(folder / "trainer_state.json"))
 
     def _failed(self, error: Exception, target: Path) -> str:
