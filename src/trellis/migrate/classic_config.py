@@ -13,16 +13,8 @@ from .source import UNKNOWN, Source, literal
 from .trainers import drop
 
 DEFAULTS = {"learning_rate": "1e-5", "lr_scheduler_type": '"constant"', "seed": "0"}
-USELESS = (
-    "model_name",
-    "query_dataset",
-    "reward_model",
-    "task_name",
-    "steps",
-    "batch_size",
-    "mini_batch_size",
-)
-USELESS += ("gradient_accumulation_steps", "adap_kl_ctrl", "early_stopping", "target_kl", "remove_unused_columns")  # fmt: skip
+USELESS = """model_name query_dataset reward_model task_name steps batch_size mini_batch_size gradient_accumulation_steps
+    adap_kl_ctrl early_stopping target_kl remove_unused_columns""".split()
 OLD = "the default of TRL up to 0.11"
 
 

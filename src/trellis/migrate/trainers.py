@@ -92,11 +92,11 @@ def _into_config(source: Source, names: Names, call: ast.Call, trainer: str, mov
         for item in moved:
             source.note(item, f"{trainer}({item.arg}=)", f"{owner}({item.arg}=)", why + " (left as it is)")
         return
-    if made is None:
+    if made is None and any(name for _, name, _ in fields):
         new = ", ".join(f"{name}={text}" for _, name, text in fields if name)
         local = local_name(names, owner)
         source.append(call, f"args={local}({new})")
-    else:
+    elif made is not None:
         _fill(source, names, made, owner, fields)
     for item, name, text in fields:
         drop(source, names, call, item)
