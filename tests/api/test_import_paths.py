@@ -1,4 +1,4 @@
-"""`trl` → `trellis` in an import line: what TRL's pages import is there, under the same path, and is the same object everywhere."""
+"""`trl` → `trellis` in an import line: what TRL's pages import is there, under the same path, and is one object."""
 
 import importlib
 import subprocess
@@ -25,8 +25,11 @@ PATHS = {
     **{f"trellis.trainer.{m}_trainer": classes(m, "Trainer") for m in METHODS},
     **{f"trellis.trainer.{m}_config": classes(m, "Config") for m in METHODS},
     **{f"trellis.experimental.{m}": classes(m, "Trainer", "Config") for m in ("ppo", "kto", "orpo", "cpo")},
+    "trellis.trainer.sft_trainer": "SFTTrainer DataCollatorForLanguageModeling",
+    "trellis.trainer.dpo_trainer": "DPOTrainer DataCollatorForPreference",
+    "trellis.trainer.reward_trainer": "RewardTrainer DataCollatorForPreference",
     "trellis.trainer.model_config": "ModelConfig",
-    "trellis.trainer.utils": "get_kbit_device_map get_peft_config get_quantization_config disable_dropout_in_model",
+    "trellis.trainer.utils": "get_kbit_device_map get_peft_config get_quantization_config disable_dropout_in_model pad",
     "trellis.data_utils": "apply_chat_template extract_prompt is_conversational is_conversational_from_value "
     "maybe_apply_chat_template maybe_convert_to_chatml maybe_extract_prompt maybe_unpair_preference_dataset pack_dataset "
     "prepare_multimodal_messages truncate_dataset unpair_preference_dataset",

@@ -9,7 +9,7 @@ from .panel_samples import SampleFile, read_samples
 from .profile import Profile
 from .progress import Progress
 from .record import RECORD, RunRecord, read_record
-from .samples import render, send, show
+from .samples import literal, render, send, show
 
 __all__ = [
     "CompletionLog",
@@ -22,6 +22,7 @@ __all__ = [
     "RunRecord",
     "SampleFile",
     "draw_curves",
+    "literal",
     "read_completions",
     "read_health",
     "read_history",

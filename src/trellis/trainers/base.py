@@ -29,7 +29,7 @@ from .memory import Memory
 from .order import endless, seeded
 from .own_rows import Held, OwnRows, swapped
 from .running import load_running, operations, running_state, tokens_in
-from .saving import Saving, require_finite, trained
+from .saving import Saving, create_model_card, require_finite, trained
 from .sharding import ShardedTrainer
 from .signals import Boundary, Signals
 from .step import Step
@@ -48,6 +48,7 @@ class PostTrainer(ShardedTrainer):
     metrics: ClassVar[list[Metric]] = []
     counted: ClassVar[tuple[str, ...]] = ()
     """Attributes that `loss` changes, beside the meter: they are put back when a step is taken anew or left out."""
+    create_model_card = create_model_card
 
     def __init__(
         self,
@@ -289,7 +290,6 @@ class PostTrainer(ShardedTrainer):
             return
         require_finite(trained(self.model) if state_dict is None else state_dict.items())
         folder = Path(output_dir or self.args.output_dir)
-        folder.mkdir(parents=True, exist_ok=True)
         self.saving.parts(folder, state_dict)
         if self.processing_class is not None:
             self.processing_class.save_pretrained(str(folder))

@@ -14,8 +14,25 @@ from torch import Tensor, nn
 
 from .. import checkpoint
 from ..models import check_saved
+from .model_card import card_of, is_free, write_card
 
 logger = logging.getLogger(__name__)
+
+
+def create_model_card(
+    trainer: Any,
+    model_name: str | None = None,
+    dataset_name: str | list[str] | None = None,
+    tags: str | list[str] | None = None,
+    **facts: Any,
+) -> None:
+    """Write the model card, README.md, into the output directory; what is not named is found (facts: see `card_of`).
+
+    Every save writes one beside the model too. A README.md of your own is left as it is.
+    """
+    folder = Path(trainer.args.output_dir)
+    if trainer.is_world_process_zero() and is_free(folder):
+        write_card(card_of(trainer, model_name, dataset_name, tags, **facts), folder)
 
 
 class Saving:
@@ -50,7 +67,11 @@ class Saving:
 
     def parts(self, folder: Path, state: dict[str, Tensor] | None) -> None:
         """Write the trained weights and read adapters back. Raises RuntimeError when what lies there is not what is in memory."""
+        folder.mkdir(parents=True, exist_ok=True)
+        free = is_free(folder)  # asked before peft writes a card of its own
         self.trainer.save_parts(folder, state)
+        if free:
+            write_card(card_of(self.trainer), folder)
         for note in check_saved(self.trainer.model, folder, state):
             if note not in self._said:
                 logger.warning("%s", note)
