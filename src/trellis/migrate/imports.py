@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import ast
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any
-
-import trellis
 
 from .names import SAME, Names
 from .source import Source
 
 ELSEWHERE = {"set_seed": "transformers", "is_xpu_available": "transformers.utils", "tqdm": "tqdm"}
 """Names that TRL passed on from others."""
-HERE = Path(trellis.__file__).parent
+HERE = Path(__file__).parent.parent
 _DEFINED = re.compile(r"^(?:class|def) (\w+)|^(\w+)\s*(?::[^=\n]+)?=|^\s*\"(\w+)\",?", flags=re.MULTILINE)
 _SUBMODULE = re.compile(r"\btrl\.([\w.]+)")
 
@@ -34,9 +33,24 @@ def move_imports(source: Source, names: Names) -> None:
     _add(source, names, statements)
 
 
+@cache
+def _table(name: str) -> dict[str, str]:
+    """A table of the package's `__init__`, which is above this room: it is read, not imported."""
+    tree = ast.parse((HERE / "__init__.py").read_text(encoding="utf-8"))
+    found = (
+        n.value for n in tree.body if isinstance(n, ast.Assign) and getattr(n.targets[0], "id", "") == name
+    )
+    return dict(ast.literal_eval(next(found)))
+
+
+def public_names() -> set[str]:
+    """What `from trellis import …` gives."""
+    return set(_table("_HOME"))
+
+
 def home_of(module: str, name: str) -> str | None:
     """Where `name`, which TRL had in `module`, is here; None where it is not."""
-    if name in trellis.__all__:
+    if name in public_names():
         return "trellis"
     if name in ELSEWHERE:
         return ELSEWHERE[name]
@@ -116,8 +130,8 @@ def _rename(source: Source, names: Names, alias: ast.alias, new: str) -> None:
 
 
 def _missing(module: str, name: str) -> str:
-    if name in trellis._GONE:
-        return trellis._GONE[name]
+    if name in _table("_GONE"):
+        return _table("_GONE")[name]
     return f"{module}.{name} has no counterpart here; write what you used of it yourself"
 
 
