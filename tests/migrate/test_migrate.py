@@ -40,6 +40,11 @@ def by_hand(text: str) -> list[str]:
         ("from trl.experimental.ppo import PPOTrainer\nPPOTrainer\n", "from trellis import PPOTrainer\nPPOTrainer\n"),
         ("from trl import set_seed, SFTConfig\nset_seed(1)\nSFTConfig()\n",
          "from trellis import SFTConfig\nfrom transformers import set_seed\nset_seed(1)\nSFTConfig()\n"),
+        ("from trl import *\nSFTConfig(max_seq_length=9)\n", "from trellis import *\nSFTConfig(max_length=9)\n"),
+        ("def f():\n    from trl import create_x\n", "def f():\n    pass\n"),
+        ("import os; from trl import create_x\n", "import os; pass\n"),
+        ("from trl import DPOTrainer\nt = DPOTrainer(m)\nt.tokenizer.save_pretrained(d)\n",
+         "from trellis import DPOTrainer\nt = DPOTrainer(m)\nt.processing_class.save_pretrained(d)\n"),
         ("from trl.core import LengthSampler\nsize = LengthSampler(2, 8)\n",
          "import random\nsize = lambda: random.randrange(2, 8)\n"),
     ],
@@ -136,13 +141,15 @@ config = PPOConfig(batch_size=4, mini_batch_size=2, learning_rate=1e-5)
 trainer = PPOTrainer(config, model, None, tokenizer, dataset=data)
 for {head}:
     queries = batch["input_ids"]
-    responses = trainer.generate(queries, return_prompt=False, max_new_tokens=8)
+    {before}
+    responses = trainer.generate(queries, {more}, max_new_tokens=8)
     texts = tokenizer.batch_decode(responses)
     {reward}
     stats = trainer.step(queries, responses, rewards)
     {after}
 """
 USUAL = {"head": "batch in trainer.dataloader", "reward": "rewards = judge(texts)", "after": "print(stats)"}
+USUAL |= {"before": "pass", "more": "return_prompt=False"}
 
 
 def test_the_usual_loop_is_a_reward_function():
@@ -158,6 +165,21 @@ def test_the_usual_loop_is_a_reward_function():
         "num_train_epochs=1",
     ):
         assert part in after
+
+
+def test_the_quickstart_with_epochs_of_the_config():
+    text = LOOP.format(**USUAL)
+    head, loop = text.split("for batch")
+    inner = "\n".join(f"    {line}" if line else "" for line in f"for batch{loop}".split("\n"))
+    whole = f"{head}for epoch in tqdm(range(config.ppo_epochs), 'epoch: '):\n{inner}"
+    assert "num_train_epochs=4" in moved(whole.rstrip() + "\n")
+    assert "num_train_epochs=7" in moved(
+        whole.replace("for epoch", "n = 7\nfor epoch").replace("config.ppo_epochs", "n").rstrip()
+    )
+    late = whole.replace("for epoch", "n = some()\nfor epoch").replace("config.ppo_epochs", "n").rstrip()
+    assert by_hand(late) == [
+        "num_train_epochs: write num_train_epochs=n; the script sets it after the config"
+    ]
 
 
 def test_token_ids_of_responses_are_given_to_the_reward():
@@ -179,6 +201,11 @@ def test_token_ids_of_responses_are_given_to_the_reward():
         ),
         ({"reward": "if not texts: continue\n    rewards = judge(texts)"}, "skips a part of it"),
         ({"after": "scheduler(stats)\n    model.adapt(stats)"}, "what step() did"),
+        (
+            {"reward": "rewards = judge(texts, n)", "before": "n = size()", "more": "min_length=n"},
+            "which the loop has set to sample",
+        ),
+        ({"reward": "rewards = judge(responses)", "more": "return_prompt=True"}, "hold the prompt too"),
         ({"head": "batch in loader"}, "not called in a loop over trainer.dataloader"),
         ({"after": "trainer.step(queries, responses, rewards)"}, "more than one place"),
     ],

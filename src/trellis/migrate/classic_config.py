@@ -35,7 +35,13 @@ def move_config(source: Source, names: Names, trainer: ast.Call, loop: Loop) -> 
             source.note(item, f"{item.arg}={source.of(item.value)}", "", _reason(item.arg))
     given = {k.arg for k in made.keywords} - set(USELESS)
     for name, (text, why) in settings.items():
-        if name not in given:
+        shown = _known(names, text, made)
+        if shown is None:
+            source.note(
+                made, name, "", f"write {name}={text}; the script sets it after the config", hand=True
+            )
+        elif name not in given:
+            text = shown
             source.append(made, f"{name}={text}")
             source.note(made, name, f"{name}={text}", why)
 
@@ -123,7 +129,18 @@ def _episodes(
             }
         return {"total_episodes": (f"{text} * {rows}", "the loop ended after so many batches")}
     passes = source.of(loop.passes) if loop.passes is not None else "1"
+    if isinstance(loop.passes, ast.Attribute) and loop.passes.attr in ("ppo_epochs", "num_ppo_epochs"):
+        passes = source.of(given["ppo_epochs"]) if "ppo_epochs" in given else "4"
     return {"num_train_epochs": (passes, "the loop went through the data so often")}
+
+
+def _known(names: Names, text: str, made: ast.Call) -> str | None:
+    """`text` as it can stand in the config: its value where that is written down, itself where its variables are set before."""
+    tree = ast.parse(text, mode="eval").body
+    value = names.value(tree) if isinstance(tree, ast.Name) else UNKNOWN
+    if value is not UNKNOWN:
+        return literal(value)
+    return text if names.known_at(tree, made.lineno) else None
 
 
 def _length(

@@ -86,6 +86,9 @@ def _from(source: Source, names: Names, node: ast.ImportFrom) -> None:
     """One statement: names that live elsewhere leave it, and the rest comes from where it is here."""
     module, homes = node.module or "", {}
     for alias in node.names:
+        if alias.name == "*":
+            homes[alias] = "trellis"
+            continue
         new, local = SAME.get(alias.name, alias.name), alias.asname or alias.name
         home = home_of(module, new)
         if home is None and not names.uses(local):
@@ -168,6 +171,10 @@ def _add(source: Source, names: Names, statements: list[ast.ImportFrom]) -> None
         ):
             wanted.setdefault(module, []).append(name)
     for module, new in wanted.items():
+        if module == "trellis" and any(
+            a.name == "*" for n in statements if _module_now(n) == "trellis" for a in n.names
+        ):
+            continue
         place = next((n for n in statements if _module_now(n) == module and n not in names.dropped), None)
         if place is not None:
             last = max((a for a in place.names if a not in names.dropped), key=lambda a: source.span(a))
@@ -176,7 +183,7 @@ def _add(source: Source, names: Names, statements: list[ast.ImportFrom]) -> None
             _new_line(source, f"from {module} import {', '.join(new)}\n", module)
     for node in statements:
         if node in names.dropped:
-            source.replace(source.lines(node), "")
+            source.cut(node)
 
 
 def _module_now(node: ast.ImportFrom) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 from typing import Any
 
+from ..trainers.old_fields import FIELDS
+from ..trainers.old_keywords import ARGUMENTS
 from .source import UNKNOWN, Source
 
 PACKAGES = ("trl", "trellis")
@@ -62,7 +64,9 @@ class Names:
         root = (node.module or "").split(".")[0]
         for alias in node.names:
             self._bind(alias.asname or alias.name, node.lineno)
-            if root in PACKAGES and not node.level:
+            if root in PACKAGES and alias.name == "*":
+                self.local |= {name: name for name in (*ARGUMENTS, *FIELDS, *SAME)}
+            elif root in PACKAGES and not node.level:
                 self.local[alias.asname or alias.name] = alias.name
             if root == "transformers" and alias.name == "TrainingArguments":
                 self.local[alias.asname or alias.name] = alias.name

@@ -5,9 +5,10 @@ from __future__ import annotations
 import ast
 from typing import Any
 
-from .loop import SAVING, Loop, read, scores, stored
+from .loop import SAVING, Loop, scores
 from .names import Names
 from .source import UNKNOWN, Source
+from .variables import read, stored
 
 
 def reward_function(source: Source, loop: Loop, name: str, indent: str) -> str:

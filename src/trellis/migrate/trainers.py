@@ -40,19 +40,30 @@ def move_methods(source: Source, names: Names) -> None:
     """Methods that trainers once had: they go, or are called what they are called now."""
     for name, assigned in names.assigned.items():
         made = assigned[-1][1]
+        if isinstance(made, ast.Call) and names.known(made.func) in ARGUMENTS:
+            _tokenizer(source, name)
         if not (isinstance(made, ast.Call) and names.known(made.func) in ("PPOTrainer", "RLOOTrainer")):
             continue
         for call in calls_of(source.tree, name, "generate_completions"):
             held_out = keyword(made, "eval_dataset") is not None
             new = f"{name}.evaluate()" if held_out else ""
-            statement = source.statement(call)
-            source.replace(call if held_out else source.lines(statement), new)
+            if held_out:
+                source.replace(call, new)
+            else:
+                source.cut(source.statement(call))
             source.note(
                 call,
                 f"{name}.generate_completions()",
                 new,
                 "num_sample_generations=… shows tables while training",
             )
+
+
+def _tokenizer(source: Source, trainer: str) -> None:
+    for node in ast.walk(source.tree):
+        if isinstance(node, ast.Attribute) and node.attr == "tokenizer" and source.of(node.value) == trainer:
+            source.replace(node, f"{trainer}.processing_class")
+            source.note(node, f"{trainer}.tokenizer", f"{trainer}.processing_class", "its name now")
 
 
 def _argument(source: Source, names: Names, call: ast.Call, trainer: str, item: Any, entry: Old) -> None:
