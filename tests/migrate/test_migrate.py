@@ -182,6 +182,18 @@ def test_the_quickstart_with_epochs_of_the_config():
     ]
 
 
+def test_what_the_reward_imports_stays_and_what_only_the_loop_needed_goes():
+    text = "from tqdm import tqdm\nfrom judges import judge\nfrom peft import LoraConfig\n" + LOOP.format(
+        **USUAL | {"head": "batch in tqdm(trainer.dataloader)"}
+    )
+    model = "from trl import AutoModelForCausalLMWithValueHead as Head\n"
+    model += "model = Head.from_pretrained('m', peft_config=LoraConfig())\n"
+    after = moved(text.replace("config = ", model + "config = "))
+    assert after.startswith("from judges import judge\nfrom peft import LoraConfig\n")
+    assert "peft_config=LoraConfig()" in after
+    assert "AutoModelForCausalLM.from_pretrained('m')" in after
+
+
 def test_token_ids_of_responses_are_given_to_the_reward():
     after = moved(LOOP.format(**USUAL | {"reward": "rewards = [float(len(r)) for r in responses]"}))
     assert "import torch\nfrom trellis" in after

@@ -156,6 +156,7 @@ def _only_gone(source: Source, names: Names, node: ast.ImportFrom, alias: ast.al
     return (
         bool(used)
         and alias not in names.dropped
+        and local not in names.kept
         and all(names.gone(n) for n in used)
         and not (ours and ("trellis", local) in names.wanted)
     )

@@ -8,6 +8,7 @@ from typing import Any
 from ..trainers.old_fields import FIELDS
 from ..trainers.old_keywords import ARGUMENTS
 from .source import UNKNOWN, Source
+from .variables import read
 
 PACKAGES = ("trl", "trellis")
 SAME = {
@@ -35,6 +36,7 @@ class Names:
         self.functions: dict[str, ast.FunctionDef] = {}
         self.bound: dict[str, int] = {}
         self.dropped: set[ast.AST] = set()
+        self.kept: set[str] = set()
         self.wanted: list[tuple[str, str]] = []
         for node in ast.walk(source.tree):
             self._read(node)
@@ -144,6 +146,10 @@ class Names:
                 return True
             node = self.source.parents[node]
         return False
+
+    def keep(self, *nodes: ast.AST) -> None:
+        """The source of `nodes` is written elsewhere: what they name is still needed."""
+        self.kept |= read(*nodes)
 
     def want(self, module: str, name: str) -> None:
         """`from module import name` is needed now."""

@@ -110,6 +110,7 @@ def _into_config(source: Source, names: Names, call: ast.Call, trainer: str, mov
     elif made is not None:
         _fill(source, names, made, owner, fields)
     for item, name, text in fields:
+        names.keep(item.value)
         drop(source, names, call, item)
         new = f"{owner}({name}={text})" if name else ""
         source.note(
