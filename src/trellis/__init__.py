@@ -37,6 +37,11 @@ _HOME = {
     "get_quantization_config": "cli.arguments",
     "TrellisParser": "cli.parser",
     "TrlParser": "cli.parser",
+    "BEMACallback": "trainers.bema",
+    "LogCompletionsCallback": "trainers.log_completions",
+    "MergeModelCallback": "trainers.merging",
+    "RichProgressCallback": "monitor.rich_progress",
+    "SyncRefModelCallback": "trainers.follow",
     "apply_chat_template": "data.conversations",
     "is_conversational": "data.conversations",
     "is_conversational_from_value": "data.conversations",
@@ -98,11 +103,16 @@ if TYPE_CHECKING:
         AutoModelForSeq2SeqLMWithValueHead,
         PreTrainedModelWrapper,
     )
+    from .monitor.rich_progress import RichProgressCallback
+    from .trainers.bema import BEMACallback
     from .trainers.clone_template import clone_chat_template
     from .trainers.cpo import CPOConfig, CPOTrainer
     from .trainers.dpo import DPOConfig, DPOTrainer
+    from .trainers.follow import SyncRefModelCallback
     from .trainers.grpo import GRPOConfig, GRPOTrainer
     from .trainers.kto import KTOConfig, KTOTrainer
+    from .trainers.log_completions import LogCompletionsCallback
+    from .trainers.merging import MergeModelCallback
     from .trainers.orpo import ORPOConfig, ORPOTrainer
     from .trainers.ppo import PPOConfig, PPOTrainer
     from .trainers.reward import RewardConfig, RewardTrainer

@@ -8,6 +8,7 @@ import pytest
 
 import trellis
 
+CALLBACKS = "BEMACallback LogCompletionsCallback MergeModelCallback RichProgressCallback SyncRefModelCallback"
 METHODS = ("sft", "dpo", "kto", "orpo", "cpo", "ppo", "grpo", "rloo", "reward")
 
 
@@ -21,13 +22,18 @@ PATHS = {
     "maybe_apply_chat_template maybe_convert_to_chatml maybe_extract_prompt maybe_unpair_preference_dataset pack_dataset "
     "prepare_multimodal_messages truncate_dataset unpair_preference_dataset AutoModelForCausalLMWithValueHead "
     "AutoModelForSeq2SeqLMWithValueHead PreTrainedModelWrapper clone_chat_template create_reference_model",
-    "trellis.trainer": " ".join(classes(m, "Trainer", "Config") for m in METHODS) + " ModelConfig",
+    "trellis.trainer": " ".join(classes(m, "Trainer", "Config") for m in METHODS)
+    + " ModelConfig "
+    + CALLBACKS,
     **{f"trellis.trainer.{m}_trainer": classes(m, "Trainer") for m in METHODS},
     **{f"trellis.trainer.{m}_config": classes(m, "Config") for m in METHODS},
     **{f"trellis.experimental.{m}": classes(m, "Trainer", "Config") for m in ("ppo", "kto", "orpo", "cpo")},
     "trellis.trainer.sft_trainer": "SFTTrainer DataCollatorForLanguageModeling",
     "trellis.trainer.dpo_trainer": "DPOTrainer DataCollatorForPreference",
     "trellis.trainer.reward_trainer": "RewardTrainer DataCollatorForPreference",
+    "trellis.trainer.callbacks": CALLBACKS,
+    "trellis.mergekit_utils": "MergeConfig merge_models",
+    "trellis.experimental.merge_model_callback": "MergeConfig MergeModelCallback",
     "trellis.trainer.model_config": "ModelConfig",
     "trellis.trainer.utils": "get_kbit_device_map get_peft_config get_quantization_config disable_dropout_in_model pad",
     "trellis.data_utils": "apply_chat_template extract_prompt is_conversational is_conversational_from_value "

@@ -9,6 +9,7 @@ from .panel_samples import SampleFile, read_samples
 from .profile import Profile
 from .progress import Progress
 from .record import RECORD, RunRecord, read_record
+from .rich_progress import RichProgressCallback
 from .samples import literal, render, send, show
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "RECORD",
     "Profile",
     "Progress",
+    "RichProgressCallback",
     "RunRecord",
     "SampleFile",
     "draw_curves",

@@ -2,10 +2,15 @@
 
 from ..cli.arguments import ModelConfig
 from ..models import disable_dropout as disable_dropout_in_model
+from ..monitor import RichProgressCallback
+from ..trainers.bema import BEMACallback
 from ..trainers.cpo import CPOConfig, CPOTrainer
 from ..trainers.dpo import DPOConfig, DPOTrainer
+from ..trainers.follow import SyncRefModelCallback
 from ..trainers.grpo import GRPOConfig, GRPOTrainer
 from ..trainers.kto import KTOConfig, KTOTrainer
+from ..trainers.log_completions import LogCompletionsCallback
+from ..trainers.merging import MergeModelCallback
 from ..trainers.orpo import ORPOConfig, ORPOTrainer
 from ..trainers.ppo import PPOConfig, PPOTrainer
 from ..trainers.reward import RewardConfig, RewardTrainer
@@ -13,6 +18,7 @@ from ..trainers.rloo import RLOOConfig, RLOOTrainer
 from ..trainers.sft import SFTConfig, SFTTrainer
 
 __all__ = [
+    "BEMACallback",
     "CPOConfig",
     "CPOTrainer",
     "DPOConfig",
@@ -21,6 +27,8 @@ __all__ = [
     "GRPOTrainer",
     "KTOConfig",
     "KTOTrainer",
+    "LogCompletionsCallback",
+    "MergeModelCallback",
     "ModelConfig",
     "ORPOConfig",
     "ORPOTrainer",
@@ -30,7 +38,9 @@ __all__ = [
     "RLOOTrainer",
     "RewardConfig",
     "RewardTrainer",
+    "RichProgressCallback",
     "SFTConfig",
     "SFTTrainer",
+    "SyncRefModelCallback",
     "disable_dropout_in_model",
 ]

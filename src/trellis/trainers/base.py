@@ -28,7 +28,7 @@ from .given import Given, OnTrainBegin
 from .memory import Memory
 from .order import endless, seeded
 from .own_rows import Held, OwnRows, swapped
-from .running import load_running, operations, running_state, tokens_in
+from .running import callback_tensors, load_running, operations, running_state, tokens_in
 from .saving import Saving, create_model_card, require_finite, trained
 from .sharding import ShardedTrainer
 from .signals import Boundary, Signals
@@ -114,11 +114,11 @@ class PostTrainer(ShardedTrainer):
 
     def extra_state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Tensors and JSON values, beyond weights and optimizer, that the next step depends on."""
-        return {}, running_state(self)
+        return callback_tensors(self), running_state(self)
 
     def load_extra_state(self, tensors: dict[str, Tensor], plain: dict[str, Any]) -> None:
         """The inverse of `extra_state`."""
-        load_running(self, plain)
+        load_running(self, tensors, plain)
 
     def abandon_data(self) -> None:
         """Train no more on what was made by weights that are gone (a rollout in use)."""
