@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import json
 import math
@@ -35,11 +36,11 @@ def migrated(request) -> Migrated:
 
 
 @pytest.fixture
-def here(models, tmp_path, monkeypatch) -> Path:
+def here(models, tmp_path) -> Iterator[Path]:
     for found in models.iterdir():
         (tmp_path / found.name).symlink_to(found)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+    with contextlib.chdir(tmp_path):
+        yield tmp_path
 
 
 def command(path: Path) -> list[str]:

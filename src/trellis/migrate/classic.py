@@ -6,7 +6,7 @@ import ast
 from typing import Any
 
 from .classic_config import move_config
-from .loop import GUIDE, Loop, Unusual, calls_of, read_loop
+from .loop import GUIDE, Loop, Unusual, calls_of, read_loop, scores
 from .names import Names, keyword
 from .reward_function import reward_function, saves
 from .source import Source
@@ -66,6 +66,7 @@ def _rewrite(
     if drop_collator:
         drop(source, names, call, drop_collator)
         source.note(call, "data_collator=…", "", "nothing is padded before sampling")
+    names.keep(*loop.reward, scores(loop), *(k.value for k in loop.generate.keywords))
     after, between = saves(source, loop)
     names.dropped.add(loop.whole)
     own = source.indent(loop.whole)
@@ -138,6 +139,7 @@ def _models(source: Source, names: Names, trainer: ast.Call, name: str) -> None:
             )
             peft = keyword(node, "peft_config")
             if peft:
+                names.keep(peft.value)
                 drop(source, names, node, peft)
                 _saved_by_trainer(source, names, node, name)
                 if not keyword(trainer, "peft_config"):

@@ -13,16 +13,8 @@ from .source import UNKNOWN, Source, literal
 from .trainers import drop
 
 DEFAULTS = {"learning_rate": "1e-5", "lr_scheduler_type": '"constant"', "seed": "0"}
-USELESS = (
-    "model_name",
-    "query_dataset",
-    "reward_model",
-    "task_name",
-    "steps",
-    "batch_size",
-    "mini_batch_size",
-)
-USELESS += ("gradient_accumulation_steps", "adap_kl_ctrl", "early_stopping", "target_kl", "remove_unused_columns")  # fmt: skip
+USELESS = """model_name query_dataset reward_model task_name steps batch_size mini_batch_size gradient_accumulation_steps
+    adap_kl_ctrl target early_stopping target_kl remove_unused_columns""".split()
 OLD = "the default of TRL up to 0.11"
 
 
@@ -39,11 +31,18 @@ def move_config(source: Source, names: Names, trainer: ast.Call, loop: Loop) -> 
     _paths(source, names, argument, made)
     for item in made.keywords:
         if item.arg in USELESS:
+            names.keep(item.value)
             drop(source, names, made, item)
             source.note(item, f"{item.arg}={source.of(item.value)}", "", _reason(item.arg))
     given = {k.arg for k in made.keywords} - set(USELESS)
     for name, (text, why) in settings.items():
-        if name not in given:
+        shown = _known(names, text, made)
+        if shown is None:
+            source.note(
+                made, name, "", f"write {name}={text}; the script sets it after the config", hand=True
+            )
+        elif name not in given:
+            text = shown
             source.append(made, f"{name}={text}")
             source.note(made, name, f"{name}={text}", why)
 
@@ -53,7 +52,7 @@ def _reason(name: str | None) -> str:
         return (
             "sizes are per_device_train_batch_size × gradient_accumulation_steps, cut into num_mini_batches"
         )
-    if name in ("adap_kl_ctrl", "early_stopping", "target_kl"):
+    if name in ("adap_kl_ctrl", "target", "early_stopping", "target_kl"):
         return "said by kl_target, or early_stop_kl"
     return (
         "it was a label only; models and data go to the trainer"
@@ -89,13 +88,34 @@ def _settings(source: Source, names: Names, made: ast.Call | None, loop: Loop) -
     found |= {name: (text, OLD) for name, text in DEFAULTS.items() if name not in given}
     if "init_kl_coef" not in given:
         found["kl_coef"] = ("0.2", OLD)
-    adaptive = names.value(given["adap_kl_ctrl"]) if "adap_kl_ctrl" in given else True
-    if adaptive and "target" not in given:
-        found["kl_target"] = ("6.0", f"{OLD}: an adaptive coefficient")
-    if "early_stopping" in given and names.value(given["early_stopping"]) is True:
-        target = source.of(given["target_kl"]) if "target_kl" in given else "1.0"
-        found["early_stop_kl"] = (f"1.5 * {target}", "early_stopping ended a rollout above 1.5 × target_kl")
-    return found
+    return found | _target(source, names, given) | _early_stop(source, names, given)
+
+
+def _if(source: Source, names: Names, switch: ast.expr | None, usual: bool, text: str) -> str | None:
+    """`text` where `switch` is on, None where it is off, and a condition where only the run can tell."""
+    value = usual if switch is None else names.value(switch)
+    if value is UNKNOWN and switch is not None:
+        return f"{text} if {source.of(switch)} else None"
+    return text if value else None
+
+
+def _target(source: Source, names: Names, given: dict[str, ast.expr]) -> dict[str, tuple[str, str]]:
+    """An adaptive coefficient was the default."""
+    text = source.of(given["target"]) if "target" in given else "6.0"
+    shown = _if(source, names, given.get("adap_kl_ctrl"), True, text)
+    if shown is None:
+        return {}
+    return {"kl_target": (shown, f"{OLD}: an adaptive coefficient, unless adap_kl_ctrl was False")}
+
+
+def _early_stop(source: Source, names: Names, given: dict[str, ast.expr]) -> dict[str, tuple[str, str]]:
+    target = source.of(given["target_kl"]) if "target_kl" in given else "1.0"
+    shown = _if(source, names, given.get("early_stopping"), False, f"1.5 * {target}")
+    return (
+        {}
+        if shown is None
+        else {"early_stop_kl": (shown, "early_stopping ended a rollout above 1.5 × target_kl")}
+    )
 
 
 def _sizes(source: Source, names: Names, given: dict[str, ast.expr]) -> dict[str, tuple[str, str]]:
@@ -131,7 +151,18 @@ def _episodes(
             }
         return {"total_episodes": (f"{text} * {rows}", "the loop ended after so many batches")}
     passes = source.of(loop.passes) if loop.passes is not None else "1"
+    if isinstance(loop.passes, ast.Attribute) and loop.passes.attr in ("ppo_epochs", "num_ppo_epochs"):
+        passes = source.of(given["ppo_epochs"]) if "ppo_epochs" in given else "4"
     return {"num_train_epochs": (passes, "the loop went through the data so often")}
+
+
+def _known(names: Names, text: str, made: ast.Call) -> str | None:
+    """`text` as it can stand in the config: its value where that is written down, itself where its variables are set before."""
+    tree = ast.parse(text, mode="eval").body
+    value = names.value(tree) if isinstance(tree, ast.Name) else UNKNOWN
+    if value is not UNKNOWN:
+        return literal(value)
+    return text if names.known_at(tree, made.lineno) else None
 
 
 def _length(

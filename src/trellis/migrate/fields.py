@@ -93,11 +93,11 @@ def _spread(source: Source, names: Names, owner: str, item: ast.keyword) -> None
     made = names.made(item.value)
     keys = made.keys if isinstance(made, ast.Dict) else []
     for key, value in zip(keys, made.values if keys else [], strict=True):
-        name = key.value if isinstance(key, ast.Constant) else None
-        entry = TABLES[owner].get(str(name))
+        name = str(key.value) if isinstance(key, ast.Constant) else ""
+        entry = TABLES[owner].get(name)
         if key is None or entry is None:
             continue
-        new, shown, why = rewritten(owner, str(name), entry, _literal(value), source.of(value))
+        new, shown, why = rewritten(owner, name, entry, _literal(value), source.of(value))
         if shown is None or new is None:
             source.note(key, f"{name!r}", "", f"in the settings of {owner}: {why}", hand=True)
             continue

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import ast
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any
-
-import trellis
 
 from .names import SAME, Names
 from .source import Source
 
 ELSEWHERE = {"set_seed": "transformers", "is_xpu_available": "transformers.utils", "tqdm": "tqdm"}
 """Names that TRL passed on from others."""
-HERE = Path(trellis.__file__).parent
+HERE = Path(__file__).parent.parent
 _DEFINED = re.compile(r"^(?:class|def) (\w+)|^(\w+)\s*(?::[^=\n]+)?=|^\s*\"(\w+)\",?", flags=re.MULTILINE)
 _SUBMODULE = re.compile(r"\btrl\.([\w.]+)")
 
@@ -34,9 +33,24 @@ def move_imports(source: Source, names: Names) -> None:
     _add(source, names, statements)
 
 
+@cache
+def _table(name: str) -> dict[str, str]:
+    """A table of the package's `__init__`, which is above this room: it is read, not imported."""
+    tree = ast.parse((HERE / "__init__.py").read_text(encoding="utf-8"))
+    found = (
+        n.value for n in tree.body if isinstance(n, ast.Assign) and getattr(n.targets[0], "id", "") == name
+    )
+    return dict(ast.literal_eval(next(found)))
+
+
+def public_names() -> set[str]:
+    """What `from trellis import …` gives."""
+    return set(_table("_HOME"))
+
+
 def home_of(module: str, name: str) -> str | None:
     """Where `name`, which TRL had in `module`, is here; None where it is not."""
-    if name in trellis.__all__:
+    if name in public_names():
         return "trellis"
     if name in ELSEWHERE:
         return ELSEWHERE[name]
@@ -72,6 +86,9 @@ def _from(source: Source, names: Names, node: ast.ImportFrom) -> None:
     """One statement: names that live elsewhere leave it, and the rest comes from where it is here."""
     module, homes = node.module or "", {}
     for alias in node.names:
+        if alias.name == "*":
+            homes[alias] = "trellis"
+            continue
         new, local = SAME.get(alias.name, alias.name), alias.asname or alias.name
         home = home_of(module, new)
         if home is None and not names.uses(local):
@@ -116,8 +133,8 @@ def _rename(source: Source, names: Names, alias: ast.alias, new: str) -> None:
 
 
 def _missing(module: str, name: str) -> str:
-    if name in trellis._GONE:
-        return trellis._GONE[name]
+    if name in _table("_GONE"):
+        return _table("_GONE")[name]
     return f"{module}.{name} has no counterpart here; write what you used of it yourself"
 
 
@@ -139,6 +156,7 @@ def _only_gone(source: Source, names: Names, node: ast.ImportFrom, alias: ast.al
     return (
         bool(used)
         and alias not in names.dropped
+        and local not in names.kept
         and all(names.gone(n) for n in used)
         and not (ours and ("trellis", local) in names.wanted)
     )
@@ -154,6 +172,10 @@ def _add(source: Source, names: Names, statements: list[ast.ImportFrom]) -> None
         ):
             wanted.setdefault(module, []).append(name)
     for module, new in wanted.items():
+        if module == "trellis" and any(
+            a.name == "*" for n in statements if _module_now(n) == "trellis" for a in n.names
+        ):
+            continue
         place = next((n for n in statements if _module_now(n) == module and n not in names.dropped), None)
         if place is not None:
             last = max((a for a in place.names if a not in names.dropped), key=lambda a: source.span(a))
@@ -162,7 +184,7 @@ def _add(source: Source, names: Names, statements: list[ast.ImportFrom]) -> None
             _new_line(source, f"from {module} import {', '.join(new)}\n", module)
     for node in statements:
         if node in names.dropped:
-            source.replace(source.lines(node), "")
+            source.cut(node)
 
 
 def _module_now(node: ast.ImportFrom) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 from .names import Names, keyword
 from .source import Source
+from .variables import read, stored
 
 SAVING = ("save_pretrained", "push_to_hub")
 QUIET = "print log_stats empty_cache collect set_description set_postfix update info log write"
@@ -24,7 +25,8 @@ class Unusual(Exception):
 @dataclass
 class Loop:
     """A loop `for batch in trainer.dataloader`, taken apart. `whole` is the outermost loop, `passes` how often the data is gone
-    through, `rollouts` where a break counts them, `generate` the call that samples, `reward` the statements that score."""
+    through, `rollouts` where a break counts them, `generate` the call that samples, `reward` the statements that score, `lost`
+    the variables that only sampling needed, `bare` whether the responses were without their prompts."""
 
     trainer: str
     whole: ast.For
@@ -38,6 +40,8 @@ class Loop:
     queries: set[str] = field(default_factory=set)
     responses: set[str] = field(default_factory=set)
     texts: set[str] = field(default_factory=set)
+    lost: set[str] = field(default_factory=set)
+    bare: bool = False
     column: str = "response"
 
 
@@ -127,15 +131,28 @@ def _sort(source: Source, names: Names, loop: Loop, statement: ast.stmt) -> None
     if calls_of(statement, loop.trainer, "step"):
         return
     if any(n is loop.generate for n in ast.walk(statement)):
-        loop.responses |= stored(statement) | _appended(statement)
+        _note_responses(loop, statement)
     elif _is_break(statement):
         loop.rollouts = _limit(loop, statement)
     elif _is_queries(loop, statement):
         loop.queries |= stored(statement)
+    elif _is_preparation(loop, statement):
+        loop.lost |= stored(statement)
     elif _decodes(loop, statement):
         _note_texts(loop, statement)
-    elif not (_only_says(statement) or _is_preparation(loop, statement)):
+    elif not _only_says(statement):
         loop.reward.append(_scoring(loop, statement))
+
+
+def _note_responses(loop: Loop, statement: ast.stmt) -> None:
+    """The statement that samples: which of its variables holds the responses."""
+    targets = statement.targets if isinstance(statement, ast.Assign) else []
+    lists = {n.id for t in targets for n in ast.walk(t) if isinstance(n, ast.Name)} or _appended(statement)
+    loop.responses |= lists
+    loop.lost |= stored(statement) - lists
+    given = keyword(loop.generate, "return_prompt")
+    apart = given is not None and isinstance(given.value, ast.Constant) and given.value.value is False
+    loop.bare = apart or any(isinstance(n, ast.Slice) for n in ast.walk(statement))
 
 
 def _scoring(loop: Loop, statement: ast.stmt) -> ast.stmt:
@@ -145,21 +162,6 @@ def _scoring(loop: Loop, statement: ast.stmt) -> ast.stmt:
     if statement.lineno > loop.step.lineno:
         raise Unusual(f"line {statement.lineno} works with what step() did")
     return statement
-
-
-def stored(node: ast.AST) -> set[str]:
-    """The variables that `node` sets."""
-    return {n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
-
-
-def read(*nodes: ast.AST) -> set[str]:
-    """The variables that `nodes` use."""
-    return {
-        n.id
-        for node in nodes
-        for n in ast.walk(node)
-        if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)
-    }
 
 
 def _appended(node: ast.AST) -> set[str]:
@@ -268,6 +270,11 @@ def _check(loop: Loop) -> None:
         raise Unusual(
             f"the reward is computed from {', '.join(sorted(used & loop.queries))}, the prompts' token ids"
         )
+    if used & loop.responses and not loop.bare:
+        raise Unusual("the reward is computed from token ids that hold the prompt too")
+    written = stored(*loop.reward) if loop.reward else set()
+    if unknown := used & loop.lost - written - loop.responses - loop.texts:
+        raise Unusual(f"the reward uses {', '.join(sorted(unknown))}, which the loop has set to sample")
     if loop.counter in used:
         raise Unusual(f"the reward depends on the number of the step, {loop.counter}")
     keys = {

@@ -5,7 +5,10 @@ from __future__ import annotations
 import ast
 from typing import Any
 
+from ..trainers.old_fields import FIELDS
+from ..trainers.old_keywords import ARGUMENTS
 from .source import UNKNOWN, Source
+from .variables import read
 
 PACKAGES = ("trl", "trellis")
 SAME = {
@@ -33,6 +36,7 @@ class Names:
         self.functions: dict[str, ast.FunctionDef] = {}
         self.bound: dict[str, int] = {}
         self.dropped: set[ast.AST] = set()
+        self.kept: set[str] = set()
         self.wanted: list[tuple[str, str]] = []
         for node in ast.walk(source.tree):
             self._read(node)
@@ -62,7 +66,9 @@ class Names:
         root = (node.module or "").split(".")[0]
         for alias in node.names:
             self._bind(alias.asname or alias.name, node.lineno)
-            if root in PACKAGES and not node.level:
+            if root in PACKAGES and alias.name == "*":
+                self.local |= {name: name for name in (*ARGUMENTS, *FIELDS, *SAME)}
+            elif root in PACKAGES and not node.level:
                 self.local[alias.asname or alias.name] = alias.name
             if root == "transformers" and alias.name == "TrainingArguments":
                 self.local[alias.asname or alias.name] = alias.name
@@ -140,6 +146,10 @@ class Names:
                 return True
             node = self.source.parents[node]
         return False
+
+    def keep(self, *nodes: ast.AST) -> None:
+        """The source of `nodes` is written elsewhere: what they name is still needed."""
+        self.kept |= read(*nodes)
 
     def want(self, module: str, name: str) -> None:
         """`from module import name` is needed now."""

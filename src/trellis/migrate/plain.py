@@ -36,11 +36,13 @@ _LINE = re.compile(
 )
 _COMMAND = re.compile(r"(?<![\w./-])trl (?=(sft|dpo|kto|reward|rloo|grpo|chat|env|vllm-serve)\b)")
 _SCRIPT = re.compile(
-    r"(?:python3? (?:-m )?)(?:\S*?)trl[/.]scripts[/.](sft|dpo|kto|reward|rloo|grpo)(?:\.py)?\b"
+    r"(?:python3? (?:-m )?)?(?<![\w/.-])[\w./-]*?trl[/.]scripts[/.](sft|dpo|kto|reward|rloo|grpo)(?:\.py)?\b"
 )
 _FLAG = re.compile(
     r"(?P<gap>[ \t]+)--(?P<name>\w[\w-]*)(?:(?P<eq>=|[ \t]+)(?P<value>(?!-)(?:'[^']*'|\"[^\"]*\"|[^\s'\"\\]+)))?"
 )
+_EMPTY = re.compile(r"\\\n[ \t]*(\\?\n)")
+"""A continued line on which nothing is left."""
 _INSTALL = re.compile(r"pip3? install[^\n]*(?<![\w-])trl(?![\w-])")
 
 
@@ -133,7 +135,10 @@ def _command(command: str, line: int, notes: list[Note]) -> str:
     new = f"trellis {verb}" if found.re is _SCRIPT else "trellis "
     notes.append(Note(line, old, f"trellis {verb}", "the command"))
     head, rest = command[: found.start()] + new, command[found.end() :]
-    return head + (_flags(rest, VERBS[verb], table_of(verb), line, notes) if verb in VERBS else rest)
+    another = _COMMAND.search(rest) or _SCRIPT.search(rest)
+    rest, later = (rest[: another.start()], rest[another.start() :]) if another else (rest, "")
+    words = _flags(rest, VERBS[verb], table_of(verb), line, notes) if verb in VERBS else rest
+    return head + words + (_command(later, line, notes) if later else "")
 
 
 def _flags(words: str, owner: str, table: dict[str, Old], line: int, notes: list[Note]) -> str:
@@ -152,8 +157,12 @@ def _flags(words: str, owner: str, table: dict[str, Old], line: int, notes: list
         if new is None:
             notes.append(Note(row, old, "", why))
             return ""
+        if text is None and shown == "true":
+            notes.append(Note(row, old, f"--{new}", why))
+            return f"{match['gap']}--{new}"
         given = shown if shown == text or shown.isidentifier() else shlex.quote(shown)
         notes.append(Note(row, old, f"--{new} {given}", why))
         return f"{match['gap']}--{new}{match['eq'] or ' '}{given}"
 
-    return _FLAG.sub(change, words)
+    result = _FLAG.sub(change, words)
+    return result if result == words else _EMPTY.sub(r"\1", result)

@@ -7,7 +7,7 @@ from .classic import move_loops
 from .fields import move_fields
 from .imports import move_imports
 from .names import Names
-from .notes import Note
+from .notes import CannotRead, Note
 from .source import Source
 from .trainers import move_arguments, move_methods
 
@@ -21,4 +21,16 @@ def migrate_python(text: str, path: str = "") -> tuple[str, list[Note]]:
     for move in (move_loops, move_answers, move_fields, move_arguments, move_methods, move_imports):
         move(source, names)
     source.settle()
-    return source.rendered(), sorted(source.notes, key=lambda note: note.line)
+    after = source.rendered()
+    try:
+        Source(after, path)
+    except CannotRead:
+        note = Note(
+            1,
+            path or "the script",
+            "",
+            "it could not be rewritten as a whole; rewrite it by docs/migrate.md",
+            hand=True,
+        )
+        return text, [note]
+    return after, sorted(source.notes, key=lambda note: note.line)

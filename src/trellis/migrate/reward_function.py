@@ -5,9 +5,10 @@ from __future__ import annotations
 import ast
 from typing import Any
 
-from .loop import SAVING, Loop, read, scores, stored
+from .loop import SAVING, Loop, scores
 from .names import Names
 from .source import UNKNOWN, Source
+from .variables import read, stored
 
 
 def reward_function(source: Source, loop: Loop, name: str, indent: str) -> str:
@@ -63,7 +64,7 @@ def sampled_with(source: Source, names: Names, loop: Loop) -> dict[str, tuple[An
         if isinstance(made, ast.Dict):
             pairs = zip(made.keys, made.values, strict=True)
             found |= {
-                k.value: (names.value(v), source.of(v)) for k, v in pairs if isinstance(k, ast.Constant)
+                str(k.value): (names.value(v), source.of(v)) for k, v in pairs if isinstance(k, ast.Constant)
             }
         elif isinstance(made, ast.Call):
             found |= {k.arg: (names.value(k.value), source.of(k.value)) for k in made.keywords if k.arg}

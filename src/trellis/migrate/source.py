@@ -88,6 +88,27 @@ class Source:
         """Put `new` before what is at `offset`."""
         self.replace((offset, offset), new)
 
+    def cut(self, node: ast.stmt) -> None:
+        """Take a statement away, with its lines where it has them to itself; a block that it was alone in gets a `pass`."""
+        start, end = self.lines(node)
+        alone = not self.text[start : self.span(node)[0]].strip() and _ALONE.fullmatch(
+            self.text, self.span(node)[1], end
+        )
+        block = next((b for b in self._blocks(self.parents[node]) if node in b), [])
+        if not alone:
+            self.replace(node, "pass")
+        else:
+            only = len(block) == 1 and not isinstance(self.parents[node], ast.Module)
+            self.replace((start, end), f"{self.indent(node)}pass\n" if only else "")
+
+    @staticmethod
+    def _blocks(node: ast.AST) -> list[list[ast.stmt]]:
+        return [
+            getattr(node, name)
+            for name in ("body", "orelse", "finalbody")
+            if isinstance(getattr(node, name, None), list)
+        ]
+
     def remove_item(self, item: Any, among: Sequence[Any]) -> None:
         """Take one of several things that commas separate away, with its line where it has one of its own."""
         self.removed[item] = among

@@ -40,19 +40,30 @@ def move_methods(source: Source, names: Names) -> None:
     """Methods that trainers once had: they go, or are called what they are called now."""
     for name, assigned in names.assigned.items():
         made = assigned[-1][1]
+        if isinstance(made, ast.Call) and names.known(made.func) in ARGUMENTS:
+            _tokenizer(source, name)
         if not (isinstance(made, ast.Call) and names.known(made.func) in ("PPOTrainer", "RLOOTrainer")):
             continue
         for call in calls_of(source.tree, name, "generate_completions"):
             held_out = keyword(made, "eval_dataset") is not None
             new = f"{name}.evaluate()" if held_out else ""
-            statement = source.statement(call)
-            source.replace(call if held_out else source.lines(statement), new)
+            if held_out:
+                source.replace(call, new)
+            else:
+                source.cut(source.statement(call))
             source.note(
                 call,
                 f"{name}.generate_completions()",
                 new,
                 "num_sample_generations=… shows tables while training",
             )
+
+
+def _tokenizer(source: Source, trainer: str) -> None:
+    for node in ast.walk(source.tree):
+        if isinstance(node, ast.Attribute) and node.attr == "tokenizer" and source.of(node.value) == trainer:
+            source.replace(node, f"{trainer}.processing_class")
+            source.note(node, f"{trainer}.tokenizer", f"{trainer}.processing_class", "its name now")
 
 
 def _argument(source: Source, names: Names, call: ast.Call, trainer: str, item: Any, entry: Old) -> None:
@@ -92,13 +103,14 @@ def _into_config(source: Source, names: Names, call: ast.Call, trainer: str, mov
         for item in moved:
             source.note(item, f"{trainer}({item.arg}=)", f"{owner}({item.arg}=)", why + " (left as it is)")
         return
-    if made is None:
+    if made is None and any(name for _, name, _ in fields):
         new = ", ".join(f"{name}={text}" for _, name, text in fields if name)
         local = local_name(names, owner)
         source.append(call, f"args={local}({new})")
-    else:
+    elif made is not None:
         _fill(source, names, made, owner, fields)
     for item, name, text in fields:
+        names.keep(item.value)
         drop(source, names, call, item)
         new = f"{owner}({name}={text})" if name else ""
         source.note(
