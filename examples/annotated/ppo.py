@@ -24,9 +24,7 @@ class Choices:
     """What is not a field of PPOConfig."""
 
     model: str | None = field(default=None, metadata={"help": "An SFT model; default: made here."})
-    reward: str | None = field(
-        default=None, metadata={"help": "A sequence classifier; default: made here."}
-    )
+    reward: str | None = field(default=None, metadata={"help": "A sequence classifier; default: made here."})
     data: str = field(default="demo:prompts", metadata={"help": "Rows with a column `prompt`."})
     quick: bool = field(default=False, metadata={"help": "A few steps, to see that everything works."})
 
@@ -77,9 +75,9 @@ def main() -> None:
         args=args,
         processing_class=AutoTokenizer.from_pretrained(name),
         model=AutoModelForCausalLM.from_pretrained(name, dtype="float32"),
-        # ref_model: the policy as it is now, kept frozen. value_model: a linear head on the policy's own trunk, which starts at 0.
-        # Two more models would be two more to keep in memory; for a large policy a critic that starts as the reward model is
-        # worth it: value_model=reward.
+        # Left out: ref_model, which then is the policy as it is now, kept frozen, and value_model, which then is a linear head on
+        # the policy's own trunk that starts at 0. A critic of its own costs a model and its optimizer; it may start as the reward
+        # model: value_model=reward.
         reward_model=reward,
         train_dataset=splits["train"],
         eval_dataset=held_out,
