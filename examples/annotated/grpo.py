@@ -51,6 +51,8 @@ SETTINGS: dict[str, Any] = {
     # more prompts per step are worth more than more answers to each.
     "per_device_train_batch_size": 64,
     "num_generations": 8,
+    # Evaluation needs no baseline: one answer per prompt.
+    "num_generations_eval": 1,
     "max_steps": 60,
     # Each rollout is used for one step and thrown away (steps_per_generation and num_iterations at their defaults): every ratio
     # is 1, nothing is ever clipped, and this is the policy gradient itself.
@@ -92,7 +94,7 @@ def main() -> None:
     print(trainer.schedule)  # how many rollouts, prompts and answers this makes
 
     def measure(when: str) -> None:
-        """Held-out prompts, one answer each (num_generations_eval would sample several), from the same draws every time."""
+        """Held-out prompts, from the same draws every time, so that two evaluations can be compared."""
         prompts = held_out["prompt"]
         answers = write(trainer.policy, trainer.processing_class, prompts, length=args.max_completion_length)
         found = trainer.evaluate()

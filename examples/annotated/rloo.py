@@ -36,6 +36,8 @@ SETTINGS: dict[str, Any] = {
     # (the default) it is one other answer: noisy, but then there are twice as many prompts.
     "per_device_train_batch_size": 64,
     "num_generations": 4,
+    # Evaluation needs no baseline: one answer per prompt.
+    "num_generations_eval": 1,
     "max_steps": 60,
     "learning_rate": 5e-4,
     "warmup_steps": 10,
