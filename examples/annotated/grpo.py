@@ -53,7 +53,7 @@ SETTINGS: dict[str, Any] = {
     "num_generations": 8,
     # Evaluation needs no baseline: one answer per prompt.
     "num_generations_eval": 1,
-    "max_steps": 60,
+    "max_steps": 80,
     # Each rollout is used for one step and thrown away (steps_per_generation and num_iterations at their defaults): every ratio
     # is 1, nothing is ever clipped, and this is the policy gradient itself.
     "learning_rate": 1e-3,
@@ -61,7 +61,7 @@ SETTINGS: dict[str, Any] = {
     "warmup_steps": 10,
     # What holds the policy near its start, in the loss; 0 (the default) keeps no reference model at all. A rule that cannot be
     # gamed needs none, but this one says nothing about language: without it, any twenty characters are as good.
-    "beta": 0.1,
+    "beta": 0.06,
     "max_completion_length": 14,
     "temperature": 1.0,
     "logging_steps": 5,
