@@ -89,11 +89,14 @@ class PPOConfig(TrellisConfig):
     reward_scale: float = option(1.0, "Scores are multiplied by this.")
     reward_clip: float | None = option(None, "Scores are then clipped to ± this.")
     whiten_rewards: bool = option(
-        False, "Divide per-token rewards by their standard deviation in the rollout."
+        False,
+        "Scale per-token rewards to standard deviation 1 in the rollout, around their mean, which stays.",
     )
     kl_coef: float = option(0.05, "Weight of the KL penalty in the reward.")
     kl_estimator: str = option(
-        "k1", "k1: unbiased; k3: unbiased, never negative, lower variance.", choices=("k1", "k3")
+        "k1",
+        "k1: in the reward it pulls as the KL does; k3: never negative, less noisy, but near the reference it hardly pulls.",
+        choices=("k1", "k3"),
     )
     kl_target: float | None = option(
         None, "Adapt kl_coef so that the KL per response comes to this (Ziegler et al. 2019)."
