@@ -82,6 +82,15 @@ def test_an_answer_moves_most_where_it_is_as_likely_as_the_rest_and_hardly_far_f
     assert abs(slope(0.0)) == pytest.approx(weight * BETA / 4)
 
 
+@pytest.mark.parametrize("liked_by", [0.2, 0.5])
+def test_where_opinions_differ_the_weighted_majority_decides(liked_by):
+    at = torch.linspace(-5, 5, 11, dtype=torch.float64)
+    both = [value("kto", at, torch.full((11,), label)) for label in (True, False)]
+    mean = liked_by * both[0] + (1 - liked_by) * both[1]
+    falls = liked_by * LIKED > (1 - liked_by) * DISLIKED
+    assert bool(((mean.diff() < 0) == falls).all())
+
+
 def test_both_answers_of_a_pair_cost_what_apo_zero_asks_for_it():
     chosen, rejected = (torch.tensor(x, dtype=torch.float64) for x in ([0.9, -1.1], [0.2, 0.7]))
     plain = {**KNOBS, "desirable_weight": 1.0, "undesirable_weight": 1.0}
