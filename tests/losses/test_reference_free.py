@@ -105,6 +105,16 @@ def test_the_comparison_is_dpos_where_every_answer_is_as_likely_under_the_refere
             torch.testing.assert_close(loss_of(name)(chosen, rejected), bind([name], None, KNOBS)(pair))
 
 
+def test_dpo_against_an_ideal_reference_lies_below_the_comparison_up_to_a_constant():
+    """The reference of CPO's theorem writes the chosen answer alone, so its log-ratio to the rejected one is a number b ≤ 0."""
+    plain = bound(CPO_LOSSES["sigmoid"].function, {**KNOBS, "label_smoothing": 0.0}, "sigmoid")
+    for b in (-0.1, -5.0, -80.0):
+        chosen = torch.linspace(-60, -1, 40, dtype=torch.float64)
+        rejected = chosen.flip(0)
+        ideal = plain(chosen + b, rejected)
+        assert bool((ideal + BETA * b <= plain(chosen, rejected)).all())
+
+
 def test_a_reference_that_is_uniform_over_tokens_speaks_for_the_longer_answer():
     """It is no constant: an answer with one more token has log V less."""
     lengths, vocabulary = (double([5.0]), double([3.0])), math.log(1000)
@@ -172,6 +182,13 @@ def test_log_odds_and_their_slope_are_the_papers():
     for i, x in enumerate(at.tolist()):
         assert found[i].item() == pytest.approx(math.log(math.exp(x) / (1 - math.exp(x))), abs=1e-11)
         assert at.grad[i].item() == pytest.approx(1 / (1 - math.exp(x)), rel=1e-11)
+
+
+def test_odds_of_an_unlikely_answer_are_its_probability():
+    at = double([-30.0, -12.0, -3.0])
+    assert (log_odds(at) - at).tolist() == pytest.approx(
+        [0.0, math.exp(-12.0), -math.log(1 - math.exp(-3.0))], abs=1e-9
+    )
 
 
 def test_log_odds_keep_their_digits_in_float32():
