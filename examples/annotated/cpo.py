@@ -47,7 +47,7 @@ SETTINGS: dict[str, Any] = {
     # What imitation of the better answer counts. There is no reference that would pull back: with 0 only a small learning rate
     # and an early end keep the policy writing what it could write before.
     "cpo_alpha": 1.0,
-    # Half a million parameters; a large model takes 5e-7 to 1e-6 without imitation, ten times that with LoRA.
+    # Half a million parameters; a large model takes 3e-7 to 1e-6 without imitation, ten times that with LoRA.
     "learning_rate": 1e-3,
     "warmup_steps": 10,
     "num_train_epochs": 1,

@@ -60,8 +60,8 @@ def main() -> None:
     if choices.quick:
         args.max_steps, args.logging_steps = 3, 1
 
-    # The shipped pairs have no prompt: two whole phrases, one of praise. Then both sides are answers from the first token on
-    # (or from where they part).
+    # The shipped pairs have no prompt: two whole phrases, one of praise. Then all of both sides is answer (but what they begin
+    # with in common, and the first token, which has no past that it could be predicted from).
     splits = get_dataset(ScriptArguments(dataset_name=choices.data))
     train, test = splits["train"], splits.get("test")
     if choices.quick:

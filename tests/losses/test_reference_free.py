@@ -191,6 +191,11 @@ def test_odds_of_an_unlikely_answer_are_its_probability():
     )
 
 
+def test_log_odds_are_further_apart_than_log_probabilities():
+    one, other = double(CHOSEN), double(REJECTED)
+    assert bool(((log_odds(one) - log_odds(other)).abs() >= (one - other).abs()).all())
+
+
 def test_log_odds_keep_their_digits_in_float32():
     at = -torch.logspace(-5, 1.9, 60, dtype=torch.float64)
     single = at.float()
