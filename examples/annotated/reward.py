@@ -95,7 +95,9 @@ def main() -> None:
 
     def measure(when: str) -> None:
         """On held-out pairs: how often the better one scores higher (a coin: 50 %), and the mean difference."""
-        if test is not None:
+        if test is None:
+            print(f"{when}: no split called test, so scores alone")
+        else:
             found = trainer.evaluate()
             print(
                 f"{when}: right on {found['eval_accuracy']:.1%} of held-out pairs, loss {found['eval_loss']:.3f}, "
