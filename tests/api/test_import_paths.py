@@ -8,7 +8,8 @@ import pytest
 
 import trellis
 
-CALLBACKS = "BEMACallback LogCompletionsCallback MergeModelCallback RichProgressCallback SyncRefModelCallback"
+CALLBACKS = "BEMACallback LogCompletionsCallback MergeModelCallback RichProgressCallback SyncRefModelCallback WinRateCallback"
+JUDGES = "AllTrueJudge BaseBinaryJudge BaseJudge BasePairwiseJudge BaseRankJudge HfPairwiseJudge OpenAIPairwiseJudge PairRMJudge"
 METHODS = ("sft", "dpo", "kto", "orpo", "cpo", "ppo", "grpo", "rloo", "reward")
 
 
@@ -23,8 +24,7 @@ PATHS = {
     "prepare_multimodal_messages truncate_dataset unpair_preference_dataset AutoModelForCausalLMWithValueHead "
     "AutoModelForSeq2SeqLMWithValueHead PreTrainedModelWrapper clone_chat_template create_reference_model",
     "trellis.trainer": " ".join(classes(m, "Trainer", "Config") for m in METHODS)
-    + " ModelConfig "
-    + CALLBACKS,
+    + f" ModelConfig FDivergenceType {CALLBACKS} {JUDGES}",
     **{f"trellis.trainer.{m}_trainer": classes(m, "Trainer") for m in METHODS},
     **{f"trellis.trainer.{m}_config": classes(m, "Config") for m in METHODS},
     **{f"trellis.experimental.{m}": classes(m, "Trainer", "Config") for m in ("ppo", "kto", "orpo", "cpo")},
@@ -32,6 +32,9 @@ PATHS = {
     "trellis.trainer.dpo_trainer": "DPOTrainer DataCollatorForPreference",
     "trellis.trainer.reward_trainer": "RewardTrainer DataCollatorForPreference",
     "trellis.trainer.callbacks": CALLBACKS,
+    "trellis.trainer.judges": JUDGES,
+    "trellis.experimental.judges": JUDGES,
+    "trellis.experimental.winrate_callback": "WinRateCallback",
     "trellis.mergekit_utils": "MergeConfig merge_models",
     "trellis.experimental.merge_model_callback": "MergeConfig MergeModelCallback",
     "trellis.trainer.dpo_config": "DPOConfig FDivergenceType",
