@@ -28,6 +28,18 @@ _HOME = {
     "GRPOConfig": "trainers.grpo",
     "RLOOTrainer": "trainers.rloo",
     "RLOOConfig": "trainers.rloo",
+    "AllTrueJudge": "judges",
+    "BaseBinaryJudge": "judges",
+    "BaseJudge": "judges",
+    "BasePairwiseJudge": "judges",
+    "BaseRankJudge": "judges",
+    "CausalLMJudge": "judges",
+    "HfPairwiseJudge": "judges",
+    "OpenAIPairwiseJudge": "judges",
+    "PairRMJudge": "judges",
+    "RewardModelJudge": "judges",
+    "RewardModelRankJudge": "judges",
+    "WinRateCallback": "trainers.win_rate",
     "ModelConfig": "cli.arguments",
     "ScriptArguments": "cli.arguments",
     "DatasetMixtureConfig": "cli.arguments",
@@ -97,6 +109,19 @@ if TYPE_CHECKING:
         truncate_dataset,
         unpair_preference_dataset,
     )
+    from .judges import (
+        AllTrueJudge,
+        BaseBinaryJudge,
+        BaseJudge,
+        BasePairwiseJudge,
+        BaseRankJudge,
+        CausalLMJudge,
+        HfPairwiseJudge,
+        OpenAIPairwiseJudge,
+        PairRMJudge,
+        RewardModelJudge,
+        RewardModelRankJudge,
+    )
     from .models.frozen_copy import create_reference_model
     from .models.value_head import (
         AutoModelForCausalLMWithValueHead,
@@ -118,6 +143,7 @@ if TYPE_CHECKING:
     from .trainers.reward import RewardConfig, RewardTrainer
     from .trainers.rloo import RLOOConfig, RLOOTrainer
     from .trainers.sft import SFTConfig, SFTTrainer
+    from .trainers.win_rate import WinRateCallback
 
 
 def _missing(name: str) -> str:

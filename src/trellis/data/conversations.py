@@ -81,7 +81,9 @@ def apply_chat_template(
     options = {"tools": tools, **template_options(example), **template_kwargs}
     if "messages" in found:
         return {"text": written(tokenizer, example["messages"], **options)}
-    answers = {name: example[name] for name in ("chosen", "rejected", "completion") if name in found}
+    answers: dict[str, Any] = {
+        name: example[name] for name in ("chosen", "rejected", "completion") if name in found
+    }
     kept = {"label": example["label"]} if "label" in found else {}
     if "prompt" not in found:
         return {name: written(tokenizer, answer, **options) for name, answer in answers.items()}

@@ -1,6 +1,17 @@
 """`from trellis.trainer import …`: names of `trellis` under the path that existing scripts use."""
 
 from ..cli.arguments import ModelConfig
+from ..judges import (
+    AllTrueJudge,
+    BaseBinaryJudge,
+    BaseJudge,
+    BasePairwiseJudge,
+    BaseRankJudge,
+    HfPairwiseJudge,
+    OpenAIPairwiseJudge,
+    PairRMJudge,
+)
+from ..losses.divergence import FDivergenceType
 from ..models import disable_dropout as disable_dropout_in_model
 from ..monitor import RichProgressCallback
 from ..trainers.bema import BEMACallback
@@ -16,15 +27,23 @@ from ..trainers.ppo import PPOConfig, PPOTrainer
 from ..trainers.reward import RewardConfig, RewardTrainer
 from ..trainers.rloo import RLOOConfig, RLOOTrainer
 from ..trainers.sft import SFTConfig, SFTTrainer
+from ..trainers.win_rate import WinRateCallback
 
 __all__ = [
+    "AllTrueJudge",
     "BEMACallback",
+    "BaseBinaryJudge",
+    "BaseJudge",
+    "BasePairwiseJudge",
+    "BaseRankJudge",
     "CPOConfig",
     "CPOTrainer",
     "DPOConfig",
     "DPOTrainer",
+    "FDivergenceType",
     "GRPOConfig",
     "GRPOTrainer",
+    "HfPairwiseJudge",
     "KTOConfig",
     "KTOTrainer",
     "LogCompletionsCallback",
@@ -32,8 +51,10 @@ __all__ = [
     "ModelConfig",
     "ORPOConfig",
     "ORPOTrainer",
+    "OpenAIPairwiseJudge",
     "PPOConfig",
     "PPOTrainer",
+    "PairRMJudge",
     "RLOOConfig",
     "RLOOTrainer",
     "RewardConfig",
@@ -42,5 +63,6 @@ __all__ = [
     "SFTConfig",
     "SFTTrainer",
     "SyncRefModelCallback",
+    "WinRateCallback",
     "disable_dropout_in_model",
 ]

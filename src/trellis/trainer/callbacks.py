@@ -5,6 +5,7 @@ from ..trainers.bema import BEMACallback
 from ..trainers.follow import SyncRefModelCallback
 from ..trainers.log_completions import LogCompletionsCallback
 from ..trainers.merging import MergeModelCallback
+from ..trainers.win_rate import WinRateCallback
 
 __all__ = [
     "BEMACallback",
@@ -12,4 +13,5 @@ __all__ = [
     "MergeModelCallback",
     "RichProgressCallback",
     "SyncRefModelCallback",
+    "WinRateCallback",
 ]

@@ -163,4 +163,6 @@ def _links() -> dict[str, str]:
         "Weights & Biases": getattr(getattr(wandb, "run", None), "url", None),
         "Comet": getattr(experiment, "url", None),
     }
-    return {name: url for name, url in found.items() if re.fullmatch(r"https?://[\w.:/%?=&~\-]+", str(url))}
+    return {
+        name: str(url) for name, url in found.items() if re.fullmatch(r"https?://[\w.:/%?=&~\-]+", str(url))
+    }
