@@ -42,9 +42,8 @@ def move_config(source: Source, names: Names, trainer: ast.Call, loop: Loop) -> 
                 made, name, "", f"write {name}={text}; the script sets it after the config", hand=True
             )
         elif name not in given:
-            text = shown
-            source.append(made, f"{name}={text}")
-            source.note(made, name, f"{name}={text}", why)
+            source.append(made, f"{name}={shown}")
+            source.note(made, name, f"{name}={shown}", why)
 
 
 def _reason(name: str | None) -> str:
