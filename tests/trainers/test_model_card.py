@@ -40,7 +40,8 @@ def test_every_checkpoint_and_saved_model_has_a_card(run):
         assert found["library_name"] == "transformers"
         assert set(found["tags"]) == {"trellis", "sft", "generated_from_trainer"}
         assert "SFTTrainer" in text
-        assert re.search(r"^- transformers \d", text, flags=re.MULTILINE)
+        assert "- `steps` 1\n- `learning_rate` 2e-05\n" in text
+        assert re.search(r"^- `transformers` \d", text, flags=re.MULTILINE)
         assert text.count("```bibtex") == 1
     assert "README.md" in (folder / "checkpoint-1/manifest.json").read_text()
 

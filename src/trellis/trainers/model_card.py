@@ -18,6 +18,16 @@ from .papers import PAPERS, TRELLIS, Paper
 from .watching import method_of
 
 CARD = "README.md"
+SETTINGS = (
+    "learning_rate",
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "world_size",
+    "beta",
+    "loss_type",
+    "max_length",
+    "seed",
+)
 MARK = "<!-- written by trellis; remove this line to keep the file as it is -->"
 NAME = re.compile(r"[A-Za-z0-9][\w.\-]*(/[\w.\-]+)?")
 """What the hub takes as a name; anything else is text, and escaped."""
@@ -37,13 +47,15 @@ class Card:
     license: str | None = None
     language: str | None = None
     links: dict[str, str] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     paper: Paper | None = None
 
     def __str__(self) -> str:
         parts = [self._front(), MARK, f"# {literal(self.name)}", self._said(), self._usage()]
         parts += [f"[{name}]({url})" for name, url in self.links.items()]
-        parts += ["## Training", self._trained(), "## Versions", self._versions(), "## Citations"]
+        parts += ["## Training", self._trained(), _listed(self.settings)]
+        parts += ["## Versions", _listed(self.versions), "## Citations"]
         cited = [self.paper, TRELLIS] if self.paper is not None else [TRELLIS]
         parts += [f"```bibtex\n{paper.bibtex}\n```" for paper in cited]
         return "\n\n".join(part for part in parts if part) + "\n"
@@ -81,8 +93,10 @@ class Card:
         lines = ["from transformers import pipeline", "", f'model = pipeline("{task}", model="{self.name}")']
         return "```python\n" + "\n".join(lines) + "\n```"
 
-    def _versions(self) -> str:
-        return "\n".join(f"- {literal(name)} {literal(number)}" for name, number in self.versions.items())
+
+def _listed(values: dict[str, Any]) -> str:
+    shown = {n: ", ".join(map(str, x)) if isinstance(x, list | tuple) else str(x) for n, x in values.items()}
+    return "\n".join(f"- `{name}` {literal(text)}" for name, text in shown.items())
 
 
 def _line(text: Any) -> str:
@@ -125,9 +139,17 @@ def card_of(
         license=license,
         language=language,
         links=_links(),
+        settings=_settings(trainer),
         versions=versions(),
         paper=PAPERS.get(method),
     )
+
+
+def _settings(trainer: Any) -> dict[str, Any]:
+    """What most of a run's outcome depends on; run.json has everything."""
+    args, names = trainer.args, SETTINGS
+    found = {name: getattr(args, name) for name in names if getattr(args, name, None) is not None}
+    return {"steps": trainer.state.global_step, **found}
 
 
 def is_free(folder: Path) -> bool:
