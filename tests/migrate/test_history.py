@@ -215,3 +215,15 @@ def test_an_old_argument_works_or_names_its_replacement(trainer, old):
         with pytest.warns(FutureWarning, match=entry.new or "no longer needed"):
             place(trainer, config, {old: value}, given)
         assert entry.new is None or (entry.new in parameters and given[entry.new] is value)
+
+
+def test_what_dataset_kwargs_held_is_taken_and_said():
+    given = {"add_special_tokens": False, "append_concat_token": False, "skip_prepare_dataset": True}
+    with pytest.warns(FutureWarning, match="no longer needed"):
+        config = trellis.SFTConfig(use_cpu=True, dataset_kwargs=given)
+    assert config.dataset_kwargs == {"skip_prepare_dataset": True}
+    assert len(given) == 3
+
+
+def test_no_tracker_is_asked_for_by_none():
+    assert trellis.DPOConfig(use_cpu=True, report_to=None).report_to == []

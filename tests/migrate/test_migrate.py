@@ -98,6 +98,11 @@ args = RLOOConfig(
     )
 
 
+def test_the_last_line_of_a_call_goes_with_its_comment():
+    before = "from trl import SFTConfig\n\nSFTConfig(\n    seed=1,  # one\n    overwrite_output_dir=True,  # two\n)\n"
+    assert moved(before) == "from trellis import SFTConfig\n\nSFTConfig(\n    seed=1,  # one\n)\n"
+
+
 @pytest.mark.parametrize(
     ("code", "says"),
     [

@@ -159,9 +159,10 @@ def test_what_the_notes_say(migrated):
 def test_the_command_line_writes_and_keeps_the_first_version(tmp_path):
     source = SCRIPTS[0].read_text()
     (tmp_path / "train.py").write_text(source)
-    (tmp_path / "broken.py").write_text("from trl import SFTTrainer\nSFTTrainer(\n")
-    words = [sys.executable, "-m", "trellis.cli", "migrate", "train.py", "--write"]
+    code = "from trellis.cli import main; import sys; s = main(sys.argv[1:]); print('torch' in sys.modules); sys.exit(s)"
+    words = [sys.executable, "-c", code, "migrate", "train.py", "--write"]
     done = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.endswith("False\n")
     assert (tmp_path / "train.py.orig").read_text() == source
     assert (tmp_path / "train.py").read_text() == migrate_file(SCRIPTS[0]).after

@@ -36,15 +36,14 @@ def move_config(source: Source, names: Names, trainer: ast.Call, loop: Loop) -> 
             source.note(item, f"{item.arg}={source.of(item.value)}", "", _reason(item.arg))
     given = {k.arg for k in made.keywords} - set(USELESS)
     for name, (text, why) in settings.items():
-        shown = _known(names, text, made)
-        if shown is None:
+        known = _known(names, text, made)
+        if known is None:
             source.note(
                 made, name, "", f"write {name}={text}; the script sets it after the config", hand=True
             )
         elif name not in given:
-            text = shown
-            source.append(made, f"{name}={text}")
-            source.note(made, name, f"{name}={text}", why)
+            source.append(made, f"{name}={known}")
+            source.note(made, name, f"{name}={known}", why)
 
 
 def _reason(name: str | None) -> str:

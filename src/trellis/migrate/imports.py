@@ -151,7 +151,7 @@ def _drop_unused(source: Source, names: Names, statements: list[ast.ImportFrom])
 
 def _only_gone(source: Source, names: Names, node: ast.ImportFrom, alias: ast.alias) -> bool:
     local = alias.asname or alias.name
-    used = [n for n in ast.walk(source.tree) if isinstance(n, ast.Name) and n.id == local]
+    used = names.seen.get(local, [])
     ours = (node.module or "").split(".")[0] in ("trl", "trellis")
     return (
         bool(used)

@@ -37,8 +37,11 @@ class Names:
         self.bound: dict[str, int] = {}
         self.dropped: set[ast.AST] = set()
         self.kept: set[str] = set()
+        self.seen: dict[str, list[ast.Name]] = {}
         self.wanted: list[tuple[str, str]] = []
         for node in ast.walk(source.tree):
+            if isinstance(node, ast.Name):
+                self.seen.setdefault(node.id, []).append(node)
             self._read(node)
 
     def _read(self, node: ast.AST) -> None:
@@ -133,11 +136,7 @@ class Names:
 
     def uses(self, name: str) -> list[ast.Name]:
         """Where the local `name` is read and has not been taken away."""
-        return [
-            n
-            for n in ast.walk(self.source.tree)
-            if isinstance(n, ast.Name) and n.id == name and isinstance(n.ctx, ast.Load) and not self.gone(n)
-        ]
+        return [n for n in self.seen.get(name, []) if isinstance(n.ctx, ast.Load) and not self.gone(n)]
 
     def gone(self, node: ast.AST) -> bool:
         """Whether `node` is inside of what has been taken away."""
