@@ -49,7 +49,7 @@ SETTINGS: dict[str, Any] = {
     # A pair of which one side is longer is left out, not cut: half of an answer is another answer.
     "max_length": 64,
     # Only differences count for the loss, so scores may wander off as a whole. This holds them near 0, so that a threshold
-    # or PPO's missing_eos_penalty means the same in every run.
+    # of yours, or PPO's reward_clip, means the same in every run.
     "center_rewards_coefficient": 0.01,
     "logging_steps": 20,
     "save_strategy": "no",

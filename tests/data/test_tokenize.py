@@ -19,9 +19,11 @@ LONG = {"prompt": "is it", "completion": " very good and easy to use"}
 @pytest.mark.parametrize("field", ["text", "body"])
 @pytest.mark.parametrize("end", ["", "</s>"])
 def test_a_text_ends_in_one_end_token(field, end, tokenizer):
-    ids = one({field: "it is good" + end}, tokenizer, text_field=field)["input_ids"]
+    row = one({field: "it is good" + end}, tokenizer, text_field=field)
+    ids = row["input_ids"]
     assert ids.count(tokenizer.eos_token_id) == 1
     assert ids[-1] == tokenizer.eos_token_id
+    assert row["loss_mask"] == [0] + [1] * (len(ids) - 1)
 
 
 @pytest.mark.parametrize("end", ["", "</s>"])
