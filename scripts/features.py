@@ -35,6 +35,7 @@ FEATURES = (
             ("tests/losses/test_supervised.py::*", ("sft",)),
             ("tests/losses/test_reward.py::*", ("reward",)),
             ("tests/losses/test_preference.py::*", ("dpo",)),
+            ("tests/losses/test_optima.py::*", ("dpo",)),
             ("tests/losses/test_divergence.py::*", ("dpo",)),
             ("tests/losses/test_reference_free.py::*", ("cpo", "orpo")),
             ("tests/losses/test_unpaired.py::*", ("kto",)),
