@@ -68,6 +68,7 @@ snapshot: $(READY)  ## store the public surface and the reference pages after a 
 	$(PY) -m tests.api.snapshot
 	$(PY) -m scripts.reference
 	$(PY) -m scripts.guides
+	$(PY) -m scripts.status
 
 clean:
 	rm -rf build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis
