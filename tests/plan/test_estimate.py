@@ -10,7 +10,7 @@ import pytest
 
 from tests.plan import peaks
 from trellis.cli import estimate
-from trellis.plan.cost import in_words, product_rate, time_of
+from trellis.plan.cost import in_words, product_rate, rows_to_time, time_of
 from trellis.plan.estimate import ERROR, Estimate
 from trellis.plan.kinds import METHODS
 from trellis.plan.machine import GIB, Machine
@@ -167,6 +167,15 @@ def test_more_work_takes_longer(job):
     assert time_of(job("grpo"), lambda rows: 2e9).total < short.total
     assert time_of(job("sft"), rate).sample == 0
     assert product_rate(8) > 0
+
+
+def test_a_slow_product_is_timed_with_few_rows():
+    assert [rows_to_time(2048, lambda rows, each=each: rows * each) for each in (1e-9, 0.0005, 1.0)] == [
+        2048,
+        512,
+        8,
+    ]
+    assert rows_to_time(3, lambda rows: 9.0) == 3
 
 
 def test_durations_in_words():

@@ -41,12 +41,29 @@ def product_rate(rows: int, half: bool = False) -> float:
     device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     like = {"device": device or "cpu", "dtype": torch.bfloat16 if half else torch.float32}
     a, b = torch.ones(rows, WIDTH, **like), torch.ones(WIDTH, 4 * WIDTH, **like)
-    (a @ b).sum().item()
-    count, start = 0, time.perf_counter()
-    while time.perf_counter() - start < SECONDS:
-        (a @ b)[0, 0].item()
+
+    def seconds(size: int) -> float:
+        start = time.perf_counter()
+        (a[:size] @ b)[0, 0].item()
+        return time.perf_counter() - start
+
+    size = rows_to_time(rows, seconds)
+    count, spent = 0, 0.0
+    while spent < SECONDS:
+        spent += seconds(size)
         count += 1
-    return 2.0 * rows * WIDTH * 4 * WIDTH * count / (time.perf_counter() - start)
+    return 2.0 * size * WIDTH * 4 * WIDTH * count / spent
+
+
+def rows_to_time(rows: int, seconds: Callable[[int], float]) -> int:
+    """`rows`, or fewer where a product of so many takes longer than a measurement: many CPUs are a hundred times slower in
+    bfloat16."""
+    size = min(rows, 8)
+    while True:
+        seconds(size)  # the first of a shape is slower
+        if size == rows or seconds(size) > SECONDS:
+            return size
+        size = min(rows, 8 * size)
 
 
 def time_of(job: Job, rate: Callable[[int], float], *, world: int = 1, device: str = "cpu") -> Time:
