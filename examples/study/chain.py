@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from . import stages
+from .measure import COOLER, measure, measure_references
 from .papers import share_out
 from .sizes import Size
 
 DONE = "done.json"
+LOOK = "measured"
 Stage = Callable[[Path], dict[str, Any]]
 
 
@@ -34,7 +36,9 @@ def once(folder: Path, make: Stage) -> dict[str, Any]:
 
 def run_seed(home: Path, size: Size, seed: int) -> dict[str, dict[str, Any]]:
     """Train everything that `home` does not hold yet; the numbers of each stage by its name."""
-    papers = share_out(seed, words=size.words, longest=size.longest, judge_share=size.judge_share, rows=size.rows)
+    papers = share_out(
+        seed, words=size.words, longest=size.longest, judge_share=size.judge_share, rows=size.rows
+    )
     base, sft, reward = home / "base", home / "sft", home / "reward"
     given = {"papers": papers, "size": size, "seed": seed}
     online = {"start": sft, "reward": reward, **given}
@@ -49,4 +53,11 @@ def run_seed(home: Path, size: Size, seed: int) -> dict[str, dict[str, Any]]:
         "grpo": partial(stages.group, method="grpo", **online),
         "dpo": partial(stages.dpo, **online),
     }
-    return {name: once(home / name, make) for name, make in plan.items()}
+    found = {name: once(home / name, make) for name, make in plan.items()}
+    looked = partial(measure, home=home, papers=papers.test, size=size, seed=seed)
+    looks: dict[str, Stage] = {
+        name: partial(looked, model=home / name) for name in ("base", "sft", "ppo", "rloo", "grpo", "dpo")
+    }
+    looks["cooler"] = partial(looked, model=sft, temperature=COOLER)
+    looks["reference"] = partial(measure_references, home=home, papers=papers.test)
+    return found | {f"{LOOK}/{name}": once(home / LOOK / name, make) for name, make in looks.items()}

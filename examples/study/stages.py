@@ -102,7 +102,9 @@ def pair_accuracy(model: Path, rows: list[dict[str, str]]) -> dict[str, float]:
     """Share of pairs whose better answer gets the higher score, of each kind and of all."""
     prompts = [row["prompt"] for row in rows]
     ended = [True] * len(rows)
-    better, worse = (marks(model, prompts, [row[side] for row in rows], ended) for side in ("chosen", "rejected"))
+    better, worse = (
+        marks(model, prompts, [row[side] for row in rows], ended) for side in ("chosen", "rejected")
+    )
     right = [a > b for a, b in zip(better, worse, strict=True)]
     groups = {kind: [r for r, row in zip(right, rows, strict=True) if row["kind"] == kind] for kind in KINDS}
     return {name: sum(found) / max(1, len(found)) for name, found in {**groups, "all": right}.items()}
@@ -150,7 +152,9 @@ def ppo(folder: Path, start: Path, reward: Path, papers: Papers, size: Size, see
         num_sample_generations=0,
     )
     prompts = [{"prompt": paper.prompt} for paper in papers.policy]
-    trainer = _finish(PPOTrainer(args=args, model=str(start), reward_model=str(reward), train_dataset=prompts))
+    trainer = _finish(
+        PPOTrainer(args=args, model=str(start), reward_model=str(reward), train_dataset=prompts)
+    )
     return {"episodes": args.total_episodes, **read_data(folder)}
 
 
