@@ -20,6 +20,7 @@ LAYERS = (
     ("scoring", "rollout"),
     ("engines",),
     ("rewards", "monitor"),
+    ("judges",),
     ("agents",),
     ("trainers",),
     ("demo", "experimental"),
