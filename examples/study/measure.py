@@ -27,7 +27,7 @@ def measure(
     seed: int,
     temperature: float = 1.0,
 ) -> dict[str, Any]:
-    """One summary of each paper, in rows.jsonl with its marks; returns means. kl: of the model to the SFT policy, at temperature 1."""
+    """One summary of each paper, in rows.jsonl with its marks; returns means. kl: to the SFT policy, at temperature 1."""
     written = write(
         model, [p.prompt for p in papers], length=size.response, seed=seed + 99, temperature=temperature
     )

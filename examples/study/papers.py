@@ -1,4 +1,4 @@
-"""The study's rows: abstracts and one-sentence summaries, shortened, and shared out so that the judge's are used for nothing else."""
+"""The study's rows: abstracts and one-sentence summaries, shortened; the judge's are used for nothing else."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Paper:
 
 
 def shortened(abstract: str, words: int) -> str:
-    """The first `words` words of the sentences in which authors speak of themselves (of the whole abstract where there are none)."""
+    """The first `words` words of the sentences in which authors speak of themselves (of all, where there are none)."""
     sentences = SENTENCE.split(abstract)
     chosen = [sentence for sentence in sentences if OF_THE_AUTHORS.search(sentence)] or sentences
     return " ".join(" ".join(chosen).split()[:words])

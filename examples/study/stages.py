@@ -131,7 +131,7 @@ def scorer(
         max_length=256,
         center_rewards_coefficient=0.01,
     )
-    trainer = _finish(RewardTrainer(str(start), args, train_dataset=pairs))
+    _finish(RewardTrainer(str(start), args, train_dataset=pairs))
     accuracy = pair_accuracy(folder, _pairs(writer, test, size, seed + 1))
     return {"pairs": len(pairs), "accuracy": accuracy, **read_data(folder)}
 
@@ -152,9 +152,7 @@ def ppo(folder: Path, start: Path, reward: Path, papers: Papers, size: Size, see
         num_sample_generations=0,
     )
     prompts = [{"prompt": paper.prompt} for paper in papers.policy]
-    trainer = _finish(
-        PPOTrainer(args=args, model=str(start), reward_model=str(reward), train_dataset=prompts)
-    )
+    _finish(PPOTrainer(args=args, model=str(start), reward_model=str(reward), train_dataset=prompts))
     return {"episodes": args.total_episodes, **read_data(folder)}
 
 
@@ -174,7 +172,7 @@ def group(
         beta=0.05,
     )
     prompts = [{"prompt": paper.prompt} for paper in papers.policy]
-    trainer = _finish(kind(model=str(start), args=args, reward_funcs=str(reward), train_dataset=prompts))
+    _finish(kind(model=str(start), args=args, reward_funcs=str(reward), train_dataset=prompts))
     return {
         "episodes": size.updates * size.rollout,
         **read_data(folder),
@@ -201,5 +199,5 @@ def dpo(folder: Path, start: Path, reward: Path, papers: Papers, size: Size, see
         warmup_steps=5,
         beta=0.1,
     )
-    trainer = _finish(DPOTrainer(str(start), args=args, train_dataset=rows))
+    _finish(DPOTrainer(str(start), args=args, train_dataset=rows))
     return {"episodes": len(scores), **read_data(folder)}

@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from trellis.judges import WinRate, length_controlled_win_rate, win_rate
+from trellis.judges.votes import WinRate, length_controlled_win_rate, win_rate
 
 from .chain import DONE, LOOK
 from .measure import COOLER, read_rows
@@ -27,7 +27,7 @@ Rows = list[list[dict[str, Any]]]
 
 
 def votes(ours: Rows, theirs: Rows) -> list[float]:
-    """1 where the judge of that seed gives ours the higher score, ½ where both are equal, else 0; seed by seed, paper by paper."""
+    """1 where the seed's judge gives ours the higher score, ½ where both are equal, else 0; seed by seed, paper by paper."""
     pairs = [
         (a["judge"], b["judge"])
         for one, two in zip(ours, theirs, strict=True)
