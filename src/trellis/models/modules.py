@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from typing import Any
 
 from torch import nn
@@ -28,9 +29,9 @@ def base_causal_lm(model: nn.Module) -> nn.Module:
 
 
 def shares_parameters(a: nn.Module, b: nn.Module) -> bool:
-    """Whether a step on `a` could change `b`."""
-    mine = {p.data_ptr() for p in a.parameters() if p.numel()}
-    return any(p.data_ptr() in mine for p in b.parameters() if p.numel())
+    """Whether a step on one could change the other; what is frozen in both may be shared."""
+    mine = {p.data_ptr(): p.requires_grad for p in a.parameters() if p.numel()}
+    return any(p.requires_grad or mine[p.data_ptr()] for p in b.parameters() if p.data_ptr() in mine)
 
 
 def classifier_head(model: nn.Module) -> nn.Module:
@@ -73,3 +74,12 @@ def learned_positions(model: nn.Module) -> int | None:
     if getattr(config, "rope_parameters", None) is not None:
         return None
     return getattr(config, "max_position_embeddings", None)
+
+
+def cache_name(model: nn.Module) -> str:
+    """What a model's forward calls its cache: `cache`, or `past_key_values` before transformers renamed it."""
+    return (
+        "cache"
+        if "cache" in inspect.signature(base_causal_lm(model).forward).parameters
+        else "past_key_values"
+    )

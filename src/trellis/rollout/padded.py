@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..models import cache_name
 from .cache import growing_cache
 from .params import RolloutStats
 
@@ -59,9 +60,9 @@ class Rows:
         output = self.model(
             input_ids=ids,
             attention_mask=self.mask,
-            past_key_values=self.cache,
             use_cache=True,
             return_dict=True,
+            **{cache_name(self.model): self.cache},
             **{name: value for name, value in asked.items() if name in self.optional},
         )
         self.logits = output.logits[:, -1]

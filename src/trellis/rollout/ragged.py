@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..models import base_causal_lm, unwrap
+from ..models import base_causal_lm, cache_name, unwrap
 from .attention import MARK, Reading, install, reading
 from .cache import completion_cache
 from .modes import evaluation
@@ -114,9 +114,9 @@ def _forward(model: nn.Module, ids: Tensor, position: Tensor, cache: Any, **kwar
         input_ids=ids,
         attention_mask=MARK,
         position_ids=position,
-        past_key_values=cache,
         use_cache=True,
         return_dict=True,
+        **{cache_name(model): cache},
         **kwargs,
     ).logits
 
