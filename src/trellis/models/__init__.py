@@ -7,6 +7,7 @@ from .export import merge_adapter
 from .load import load_causal_lm, load_classifier, load_tokenizer
 from .modules import (
     base_causal_lm,
+    cache_name,
     classifier_head,
     disable_dropout,
     learned_positions,
@@ -25,6 +26,7 @@ __all__ = [
     "adapted_modules",
     "add_adapter",
     "base_causal_lm",
+    "cache_name",
     "check_saved",
     "choose_adapter",
     "classifier_head",
