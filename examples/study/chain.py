@@ -42,12 +42,12 @@ def run_seed(home: Path, size: Size, seed: int) -> dict[str, dict[str, Any]]:
     base, sft, reward = home / "base", home / "sft", home / "reward"
     given = {"papers": papers, "size": size, "seed": seed}
     online = {"start": sft, "reward": reward, **given}
-    scorer = partial(stages.scorer, start=base, writer=sft, test=papers.test, size=size)
+    scorer = partial(stages.scorer, writer=sft, test=papers.test, size=size)
     plan: dict[str, Stage] = {
         "base": partial(stages.base, **given),
         "sft": partial(stages.sft, start=base, **given),
-        "reward": partial(scorer, rows=papers.policy, epochs=size.reward_epochs, seed=seed),
-        "judge": partial(scorer, rows=papers.judge, epochs=size.judge_epochs, seed=seed + stages.OTHER_SEED),
+        "reward": partial(scorer, start=sft, rows=papers.policy, epochs=size.reward_epochs, seed=seed),
+        "judge": partial(scorer, start=base, rows=papers.judge, epochs=size.judge_epochs, seed=seed + stages.OTHER_SEED),
         "ppo": partial(stages.ppo, **online),
         "rloo": partial(stages.group, method="rloo", **online),
         "grpo": partial(stages.group, method="grpo", **online),

@@ -21,8 +21,8 @@ class Size:
     layers: int = 2
     base_epochs: float = 3
     sft_epochs: float = 3
-    others: int = 2
-    samples: int = 2
+    others: int = 1
+    samples: int = 4
     shuffled: int = 1
     reward_epochs: float = 1
     judge_epochs: float = 2

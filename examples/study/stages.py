@@ -54,8 +54,8 @@ def base(folder: Path, papers: Papers, size: Size, seed: int) -> dict[str, Any]:
     args = SFTConfig(
         **_settings(folder, seed),
         num_train_epochs=size.base_epochs,
-        per_device_train_batch_size=8,
-        learning_rate=4e-3,
+        per_device_train_batch_size=4,
+        learning_rate=3e-3,
         warmup_steps=20,
         max_length=256,
         packing=True,
@@ -82,7 +82,7 @@ def sft(folder: Path, start: Path, papers: Papers, size: Size, seed: int) -> dic
     args = SFTConfig(
         **_settings(folder, seed),
         num_train_epochs=size.sft_epochs,
-        per_device_train_batch_size=32,
+        per_device_train_batch_size=16,
         learning_rate=1e-3,
         warmup_steps=10,
         max_length=256,
@@ -125,7 +125,7 @@ def scorer(
     args = RewardConfig(
         **_settings(folder, seed),
         num_train_epochs=epochs,
-        per_device_train_batch_size=32,
+        per_device_train_batch_size=16,
         learning_rate=1e-3,
         warmup_steps=10,
         max_length=256,
