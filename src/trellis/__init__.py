@@ -28,6 +28,18 @@ _HOME = {
     "GRPOConfig": "trainers.grpo",
     "RLOOTrainer": "trainers.rloo",
     "RLOOConfig": "trainers.rloo",
+    "AllTrueJudge": "judges",
+    "BaseBinaryJudge": "judges",
+    "BaseJudge": "judges",
+    "BasePairwiseJudge": "judges",
+    "BaseRankJudge": "judges",
+    "CausalLMJudge": "judges",
+    "HfPairwiseJudge": "judges",
+    "OpenAIPairwiseJudge": "judges",
+    "PairRMJudge": "judges",
+    "RewardModelJudge": "judges",
+    "RewardModelRankJudge": "judges",
+    "WinRateCallback": "trainers.win_rate",
     "ModelConfig": "cli.arguments",
     "ScriptArguments": "cli.arguments",
     "DatasetMixtureConfig": "cli.arguments",
@@ -61,6 +73,19 @@ if TYPE_CHECKING:
         get_quantization_config,
     )
     from .cli.parser import TrellisParser, TrlParser
+    from .judges import (
+        AllTrueJudge,
+        BaseBinaryJudge,
+        BaseJudge,
+        BasePairwiseJudge,
+        BaseRankJudge,
+        CausalLMJudge,
+        HfPairwiseJudge,
+        OpenAIPairwiseJudge,
+        PairRMJudge,
+        RewardModelJudge,
+        RewardModelRankJudge,
+    )
     from .trainers.cpo import CPOConfig, CPOTrainer
     from .trainers.dpo import DPOConfig, DPOTrainer
     from .trainers.grpo import GRPOConfig, GRPOTrainer
@@ -70,6 +95,7 @@ if TYPE_CHECKING:
     from .trainers.reward import RewardConfig, RewardTrainer
     from .trainers.rloo import RLOOConfig, RLOOTrainer
     from .trainers.sft import SFTConfig, SFTTrainer
+    from .trainers.win_rate import WinRateCallback
 
 
 def _missing(name: str) -> str:

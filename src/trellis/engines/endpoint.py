@@ -47,6 +47,10 @@ class OpenAIEndpoint:
         `options` are the request's own: max_tokens, temperature, seed, … Raises ConnectionError, TimeoutError or ValueError at
         the first prompt that gets no answer; those not yet sent are then not sent.
         """
+        return [choice["message"]["content"] for choice in self.choices(prompts, **options)]
+
+    def choices(self, prompts: Sequence[str | Chat], **options: Any) -> list[dict[str, Any]]:
+        """As `complete`, with what the server says beside the text of each answer (`finish_reason`, `logprobs`)."""
         if isinstance(prompts, str):
             raise TypeError("prompts must be a list of texts or chats, found one text; write [prompt]")
         with ThreadPoolExecutor(self.concurrency, thread_name_prefix="endpoint") as pool:
@@ -57,19 +61,18 @@ class OpenAIEndpoint:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
 
-    def _one(self, prompt: str | Chat, options: dict[str, Any]) -> str:
+    def _one(self, prompt: str | Chat, options: dict[str, Any]) -> dict[str, Any]:
         messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
         body = {"model": self.model, "messages": messages, **options}
         try:
             answer = self.http.call("/chat/completions", body, timeout=self.timeout)
         except StatusError as error:
             raise StatusError(f"{error}{self._advice(error.status)}", error.status) from None
-        text = _text(answer)
-        if text is None:
+        if _text(answer) is None:
             raise ValueError(
                 f"{self.http.base_url} answered {str(answer)[:200]!r}, expected choices[0].message.content with a text"
             )
-        return text
+        return answer["choices"][0]
 
     def _advice(self, status: int) -> str:
         if status in (401, 403):

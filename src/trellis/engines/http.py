@@ -57,6 +57,7 @@ class Http:
     ) -> None:
         self.base_url = checked_url(base_url)
         self.key_env, self.tries, self.advice = key_env, tries, advice
+        self.key: str | None = None  # of a caller who holds it; else the environment is read
         self.clock = clock or Clock()
         # A proxy for the world outside does not know this machine's own servers.
         proxies = urllib.request.ProxyHandler({} if is_loopback(self.host) else None)
@@ -139,6 +140,8 @@ class Http:
         return {**headers, "Authorization": f"Bearer {key}"} if key else headers
 
     def _key(self) -> str:
+        if self.key:
+            return self.key
         return os.environ.get(self.key_env, "").strip() if self.key_env else ""
 
     def _redacted(self, text: str) -> str:

@@ -148,7 +148,7 @@ def _check_not_several(path: Path) -> None:
 
 def _announce(name: str | os.PathLike, kwargs: dict[str, Any]) -> None:
     """Say so when the weights are stored in fewer bits than they are loaded in."""
-    stored = getattr(_config(name, kwargs), "dtype", None)
+    stored = getattr(read_config(name, kwargs), "dtype", None)
     if stored not in (None, torch.float32):
         found = str(stored).removeprefix("torch.")
         logger.warning(
@@ -180,10 +180,13 @@ def _adapter_base(path: Path) -> str:
     return base
 
 
-def _config(name: str | os.PathLike, kwargs: dict[str, Any]) -> Any:
+def read_config(name: str | os.PathLike, kwargs: dict[str, Any] | None = None) -> Any:
+    """The configuration of the model at `name`. Raises ValueError where there is none."""
     from transformers import AutoConfig
 
-    return _pretrained(AutoConfig, name, {k: v for k, v in kwargs.items() if k in _CONFIG_KWARGS}, "model")
+    return _pretrained(
+        AutoConfig, name, {k: v for k, v in (kwargs or {}).items() if k in _CONFIG_KWARGS}, "model"
+    )
 
 
 def _pretrained(auto: Any, name: str | os.PathLike, kwargs: dict[str, Any], what: str) -> Any:
@@ -215,7 +218,7 @@ def _classifier_from_name(
 
     path = Path(os.fspath(name)).expanduser()
     source = _adapter_base(path) if (path / "adapter_config.json").is_file() else name
-    config = _config(source, init_kwargs or {})
+    config = read_config(source, init_kwargs)
     trained = any(a.endswith("ForSequenceClassification") for a in config.architectures or [])
     if trained and config.num_labels != num_labels:
         raise ValueError(
