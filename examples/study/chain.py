@@ -42,22 +42,25 @@ def run_seed(home: Path, size: Size, seed: int) -> dict[str, dict[str, Any]]:
     base, sft, reward = home / "base", home / "sft", home / "reward"
     given = {"papers": papers, "size": size, "seed": seed}
     online = {"start": sft, "reward": reward, **given}
-    scorer = partial(stages.scorer, writer=sft, test=papers.test, size=size)
+    test = papers.test[: size.tested]
+    scorer = partial(stages.scorer, writer=sft, test=test, size=size)
     plan: dict[str, Stage] = {
         "base": partial(stages.base, **given),
         "sft": partial(stages.sft, start=base, **given),
         "reward": partial(scorer, start=sft, rows=papers.policy, epochs=size.reward_epochs, seed=seed),
-        "judge": partial(scorer, start=base, rows=papers.judge, epochs=size.judge_epochs, seed=seed + stages.OTHER_SEED),
+        "judge": partial(
+            scorer, start=base, rows=papers.judge, epochs=size.judge_epochs, seed=seed + stages.OTHER_SEED
+        ),
         "ppo": partial(stages.ppo, **online),
         "rloo": partial(stages.group, method="rloo", **online),
         "grpo": partial(stages.group, method="grpo", **online),
         "dpo": partial(stages.dpo, **online),
     }
     found = {name: once(home / name, make) for name, make in plan.items()}
-    looked = partial(measure, home=home, papers=papers.test, size=size, seed=seed)
+    looked = partial(measure, home=home, papers=test, size=size, seed=seed)
     looks: dict[str, Stage] = {
         name: partial(looked, model=home / name) for name in ("base", "sft", "ppo", "rloo", "grpo", "dpo")
     }
     looks["cooler"] = partial(looked, model=sft, temperature=COOLER)
-    looks["reference"] = partial(measure_references, home=home, papers=papers.test)
+    looks["reference"] = partial(measure_references, home=home, papers=test)
     return found | {f"{LOOK}/{name}": once(home / LOOK / name, make) for name, make in looks.items()}

@@ -95,7 +95,9 @@ def _pairs(writer: Path, papers: list[Paper], size: Size, seed: int) -> list[dic
     prompts = [paper.prompt for paper in papers]
     texts = write(writer, prompts, length=size.response, seed=seed, n=size.samples).texts
     sampled = [texts[i * size.samples : (i + 1) * size.samples] for i in range(len(papers))]
-    return preference_pairs(papers, sampled, others=size.others, shuffles=size.shuffled, seed=seed)
+    return preference_pairs(
+        papers, sampled, others=size.others, against=size.against, shuffles=size.shuffled, seed=seed
+    )
 
 
 def pair_accuracy(model: Path, rows: list[dict[str, str]]) -> dict[str, float]:
@@ -139,11 +141,11 @@ def scorer(
 def ppo(folder: Path, start: Path, reward: Path, papers: Papers, size: Size, seed: int) -> dict[str, Any]:
     """The SFT policy after PPO against the reward model."""
     args = PPOConfig(
-        **_settings(folder, seed) | {"logging_steps": 4},
+        **_settings(folder, seed) | {"logging_steps": 8},
         total_episodes=size.updates * size.rollout,
         per_device_train_batch_size=size.rollout,
         num_ppo_epochs=2,
-        num_mini_batches=2,
+        num_mini_batches=4,
         learning_rate=3e-4,
         response_length=size.response,
         temperature=1.0,
