@@ -1,5 +1,5 @@
-"""Pairs of a better and a worse summary. Nobody was asked: the authors' own is better than any other, and of two sampled ones that
-which has more in common with the authors'."""
+"""Pairs of a better and a worse summary. Nobody was asked: the authors' own is better than any other, and of two that were
+sampled the one that has more in common with the authors'."""
 
 from __future__ import annotations
 

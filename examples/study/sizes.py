@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Size:
-    """words: of an abstract that a prompt keeps; longest: words of a summary, papers with longer ones are left out; judge_share: of
-    the training papers; rows: papers of each split, None for all. others, against, shuffled: pairs per paper of these kinds;
-    samples: sampled summaries per paper, of which pairs are made. updates, rollout: of PPO, RLOO and GRPO; DPO ranks as many
-    sampled summaries as they see, `ranked` of a paper. response: tokens of a summary. tested: test papers to be judged on.
+    """words: of an abstract that a prompt keeps; longest: words of a summary, papers with longer ones are left out; judge_share:
+    of the training papers; rows: papers of each split, None for all. others, against, shuffled: pairs per paper of these
+    kinds; samples: sampled summaries per paper, of which pairs are made. updates, rollout: of PPO, RLOO and GRPO; DPO ranks as
+    many sampled summaries as they see, `ranked` of a paper. response: tokens of a summary. tested: test papers to be judged on.
     """
 
     words: int = 40
@@ -29,7 +29,7 @@ class Size:
     reward_epochs: float = 1
     judge_epochs: float = 2
     response: int = 40
-    updates: int = 40
+    updates: int = 32
     rollout: int = 64
     group: int = 8
     ranked: int = 4
