@@ -8,9 +8,9 @@ from dataclasses import dataclass
 @dataclass(frozen=True)
 class Size:
     """words: of an abstract that a prompt keeps; longest: words of a summary, papers with longer ones are left out; judge_share:
-    of the training papers; rows: papers of each split, None for all. others, against, shuffled: pairs per paper of these
-    kinds; samples: sampled summaries per paper, of which pairs are made. updates, rollout: of PPO, RLOO and GRPO; DPO ranks as
-    many sampled summaries as they see, `ranked` of a paper. response: tokens of a summary. tested: test papers to be judged on.
+    of the training papers; rows: papers of each split, None for all. others, samples, shuffled: pairs per paper and kind.
+    updates, rollout: of PPO, RLOO and GRPO; DPO ranks as many sampled summaries as they see, `ranked` of a paper. response:
+    tokens of a summary. tested: test papers to be judged on.
     """
 
     words: int = 40
@@ -24,7 +24,6 @@ class Size:
     sft_epochs: float = 3
     others: int = 1
     samples: int = 4
-    against: int = 2
     shuffled: int = 1
     reward_epochs: float = 1
     judge_epochs: float = 2
@@ -47,8 +46,7 @@ TINY = Size(
     base_epochs=1,
     sft_epochs=1,
     others=1,
-    samples=2,
-    against=1,
+    samples=1,
     judge_epochs=1,
     response=8,
     updates=2,

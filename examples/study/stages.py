@@ -95,9 +95,7 @@ def _pairs(writer: Path, papers: list[Paper], size: Size, seed: int) -> list[dic
     prompts = [paper.prompt for paper in papers]
     texts = write(writer, prompts, length=size.response, seed=seed, n=size.samples).texts
     sampled = [texts[i * size.samples : (i + 1) * size.samples] for i in range(len(papers))]
-    return preference_pairs(
-        papers, sampled, others=size.others, against=size.against, shuffles=size.shuffled, seed=seed
-    )
+    return preference_pairs(papers, sampled, others=size.others, shuffles=size.shuffled, seed=seed)
 
 
 def pair_accuracy(model: Path, rows: list[dict[str, str]]) -> dict[str, float]:

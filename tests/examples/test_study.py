@@ -10,7 +10,7 @@ import pytest
 
 from examples.study import figure, overlap, papers
 from examples.study.__main__ import main
-from examples.study.pairs import KINDS, SHUFFLED, nearer, preference_pairs
+from examples.study.pairs import KINDS, preference_pairs
 from examples.study.sizes import TINY
 from examples.study.table import POLICIES, wins
 
@@ -83,24 +83,13 @@ def test_an_abstract_is_shortened_to_what_its_authors_did():
     assert papers.shortened("nobody speaks. of anything.", 3) == "nobody speaks. of"
 
 
-def test_pairs_are_of_four_kinds_and_never_equal():
+def test_pairs_are_of_three_kinds_and_never_equal():
     rows = papers.share_out(0, words=9, longest=20, judge_share=0, rows=12).policy
-    answers = [[" a b", row.summary] for row in rows]
-    pairs = preference_pairs(rows, answers, others=2, against=2, shuffles=1, seed=0)
-    counts = [sum(pair["kind"] == kind for pair in pairs) for kind in KINDS]
-    assert counts == [24, 12, 12, 12]  # the summary itself, sampled, makes no pair with the summary
+    pairs = preference_pairs(rows, [[" a b", row.summary] for row in rows], others=2, shuffles=1, seed=0)
+    assert [sum(pair["kind"] == kind for pair in pairs) for kind in KINDS] == [24, 12, 12]
     assert all(pair["chosen"] != pair["rejected"] for pair in pairs)
-    mixed = next(pair for pair in pairs if pair["kind"] == SHUFFLED)
+    mixed = next(pair for pair in pairs if pair["kind"] == "shuffled")
     assert sorted(mixed["rejected"].split()) == sorted(mixed["chosen"].split())
-
-
-def test_the_nearer_of_two_has_more_in_common_with_the_authors():
-    paper = papers.Paper("", "", " we train a net", ("we train a net",))
-    texts = ["a net", "we train", "nothing here", "we train a cat"]
-    assert nearer(paper, texts) == [
-        ("we train a cat", "nothing here")
-    ]  # "a net" and "we train" share two words each
-    assert nearer(paper, ["so", "no"]) == []
 
 
 def test_overlap_by_hand():
