@@ -11,7 +11,7 @@ DEEPSPEED := $(VENV)-deepspeed
 READY := $(VENV)/.trellis-ready
 export OMP_NUM_THREADS = 1
 
-.PHONY: check test deepspeed browser chromium gpu fast docs bench demo format snapshot clean
+.PHONY: check test deepspeed browser chromium wheel gpu fast docs bench demo format snapshot clean
 
 check: $(READY)  ## format, lint, types and house rules
 	$(PY) -m ruff format --check .
@@ -36,6 +36,9 @@ browser: $(READY) chromium  ## the pages that are written, in a headless Chromiu
 chromium:  ## a browser of the system's packages, where there is none and a root may
 	for name in chromium chromium-browser google-chrome; do command -v $$name && break; done \
 		|| { apt-get update -q && apt-get install -q -y --no-install-recommends chromium; }
+
+wheel: $(READY)  ## the wheel, installed into a fresh environment, trains
+	$(PY) -m scripts.wheel $(TORCH)
 
 gpu: $(READY)  ## numbers and memory on a GPU, where there is one; then how fast it trains
 	$(PY) -m pytest -q tests/gpu --durations 10
@@ -65,6 +68,7 @@ snapshot: $(READY)  ## store the public surface and the reference pages after a 
 	$(PY) -m tests.api.snapshot
 	$(PY) -m scripts.reference
 	$(PY) -m scripts.guides
+	$(PY) -m scripts.status
 
 clean:
 	rm -rf build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -42,7 +42,7 @@ def definition(file: Path, name: str) -> str:
     body: list[ast.stmt] = ast.parse(text).body
     node: ast.stmt | None = None
     for part in name.split("."):
-        node = next((n for n in body if part in names_of(n)), None)
+        node = next((n for n in reversed(body) if part in names_of(n)), None)  # overloads come first
         if node is None:
             raise ValueError(f"{file.relative_to(ROOT)} defines no {name}; write the name of something in it")
         body = getattr(node, "body", [])

@@ -1,4 +1,4 @@
-"""Writes options.md, metrics.md, losses.md and health.md of docs/ from configs and registries: `python -m scripts.reference`."""
+"""Writes options, metrics, losses, health and old_names of docs/ from the code: `python -m scripts.reference`."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from trellis.losses.registry import SUPPLIED
 from trellis.trainers.config import TrellisConfig
 
 from .health_page import health
+from .old_names_page import old_names
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 TRAINERS = ("SFT", "Reward", "DPO", "KTO", "ORPO", "CPO", "PPO", "RLOO", "GRPO")
@@ -159,7 +160,13 @@ def losses() -> str:
 
 def pages() -> dict[Path, str]:
     """{file: the text it should have}."""
-    written = {"options": options, "metrics": metrics, "losses": losses, "health": health}
+    written = {
+        "options": options,
+        "metrics": metrics,
+        "losses": losses,
+        "health": health,
+        "old_names": old_names,
+    }
     return {DOCS / f"{name}.md": write() for name, write in written.items()}
 
 

@@ -76,6 +76,27 @@ def test_lambda_one_gives_the_sum_of_rewards_and_lambda_zero_one_step():
     torch.testing.assert_close(advantages, rewards + after - values)
 
 
+@pytest.mark.parametrize("lam", [0.0, 0.5, 0.95, 1.0])
+def test_gae_is_the_weighted_mean_of_n_step_advantages(lam):
+    """Schulman et al. 2016, eq. 16, from its definition: weights (1 − λ)λ^(n−1), the rest on the advantage that sees the end."""
+    length, gamma = 6, 0.9
+    rewards, values = torch.randn(2, length, dtype=torch.float64).tolist()
+    found, _ = gae(
+        torch.tensor([rewards]).double(),
+        torch.tensor([values]).double(),
+        torch.ones(1, length, dtype=torch.bool),
+        gamma=gamma,
+        lam=lam,
+    )
+    for t in range(length):
+        expected, left = 0.0, length - t
+        for n in range(1, left + 1):
+            ahead = gamma**n * values[t + n] if n < left else 0.0
+            advantage = sum(gamma**k * rewards[t + k] for k in range(n)) + ahead - values[t]
+            expected += (lam ** (n - 1) * (1 - lam) if n < left else lam ** (n - 1)) * advantage
+        assert found[0, t].item() == pytest.approx(expected, abs=1e-5)
+
+
 @pytest.mark.parametrize("width", [0, 1, 2, 7, 8, 9])
 def test_discounted_sum_at_every_width(width):
     x = torch.randn(2, width, dtype=torch.float64)
@@ -116,6 +137,16 @@ def test_whiten_by_definition():
     assert (white[~mask] == 0).all()
     kept = whiten(x, mask, shift_mean=False)
     torch.testing.assert_close(kept[mask], expected + picked.mean())
+
+
+def test_whitening_forgets_scale_and_shift_and_without_the_shift_keeps_the_mean():
+    """x/σ + μ(1 − 1/σ) where the mean is kept: every entry moves by the same, also those that were 0."""
+    x, mask = torch.randn(3, 7, dtype=torch.float64), torch.rand(3, 7) > 0.3
+    torch.testing.assert_close(whiten(5 * x + 2, mask), whiten(x, mask))
+    mean, sigma = x[mask].mean(), x[mask].std()
+    kept = whiten(x, mask, shift_mean=False)[mask]
+    torch.testing.assert_close(kept, x[mask] / sigma + mean * (1 - 1 / sigma))
+    torch.testing.assert_close(kept.mean(), mean)
 
 
 def test_moments_of_two_ranks_whiten_like_one():

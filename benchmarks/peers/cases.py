@@ -36,8 +36,9 @@ class Case:
     rows: of one step (PPO: prompts of one rollout; groups: completions, `samples` of each prompt); micro_rows: of one forward
     pass; steps: measured ones, after `warm` unmeasured ones of the same size (a tiny model has trained before those in any case).
     packed: tokens of a row that several texts are joined to, all of them one step; 0: not joined. lora: adapters of rank 16 on
-    every matrix. trunk: our value head sits on the policy's trunk, the peer trains a critic of its own. aims: by how much to be
-    ahead in time and in memory, where that was set. note: what differs between the sides.
+    every matrix. beta: the loss's, where it is not the default. trunk: our value head sits on the policy's trunk, the peer trains
+    a critic of its own. aims: by how much to be ahead in time and in memory, where that was set. note: what differs between the
+    sides.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Case:
     learning_rate: float = 1e-5
     packed: int = 0
     lora: bool = False
+    beta: float | None = None
     trunk: bool = False
     aims: tuple[float, float] | None = None
     note: str = ""
@@ -120,6 +122,7 @@ def _group(name: str, shape: str = "llama8k", *, samples: int = 8, **changes: An
 OWN_ANSWERS = (
     "the peer's likelihood counts the answers of each row on their own, as ours does, not all tokens together"
 )
+UNSATURATED = "; beta is 0.01, as a random model's summed log-probabilities saturate the sigmoid at 0.1"
 CASES = {
     case.name: case
     for case in (
@@ -145,7 +148,7 @@ CASES = {
         _pairs("dpo-8k-lora", lora=True, learning_rate=1e-4),
         _pairs("kto-8k", rows=8, aims=(3, 3), note="mismatched answers as the peer pairs them, one row on"),
         _pairs("orpo-8k", aims=(3, 3), note=OWN_ANSWERS + ", and not the prompts"),
-        _pairs("cpo-8k", aims=(3, 3), note=OWN_ANSWERS),
+        _pairs("cpo-8k", aims=(3, 3), beta=0.01, note=OWN_ANSWERS + UNSATURATED),
         _pairs("reward-8k", aims=(3, 2.5)),
         Case("sft-8k", "sft", "trl116", "llama8k", 8, 8, aims=(1.7, 2)),
         Case("sft-50k", "sft", "trl116", "neox70", 8, 8, aims=(3.5, 3.5)),

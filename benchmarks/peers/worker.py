@@ -102,6 +102,8 @@ class Job:
                 "max_completion_length": case.response,
                 "beta": 0.04,
             }
+        if case.beta is not None:
+            found["beta"] = case.beta
         if case.packed:  # a pass over the data, however many rows packing makes of it, is one step
             found |= {"packing": True, "max_length": case.packed, "gradient_accumulation_steps": 10_000}
         return found

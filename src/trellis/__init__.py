@@ -49,11 +49,31 @@ _HOME = {
     "get_quantization_config": "cli.arguments",
     "TrellisParser": "cli.parser",
     "TrlParser": "cli.parser",
+    "BEMACallback": "trainers.bema",
+    "LogCompletionsCallback": "trainers.log_completions",
+    "MergeModelCallback": "trainers.merging",
+    "RichProgressCallback": "monitor.rich_progress",
+    "SyncRefModelCallback": "trainers.follow",
+    "apply_chat_template": "data.conversations",
+    "is_conversational": "data.conversations",
+    "is_conversational_from_value": "data.conversations",
+    "maybe_apply_chat_template": "data.conversations",
+    "maybe_convert_to_chatml": "data.conversations",
+    "prepare_multimodal_messages": "data.conversations",
+    "extract_prompt": "data.whole_sets",
+    "maybe_extract_prompt": "data.whole_sets",
+    "maybe_unpair_preference_dataset": "data.whole_sets",
+    "pack_dataset": "data.whole_sets",
+    "truncate_dataset": "data.whole_sets",
+    "unpair_preference_dataset": "data.whole_sets",
+    "AutoModelForCausalLMWithValueHead": "models.value_head",
+    "AutoModelForSeq2SeqLMWithValueHead": "models.value_head",
+    "PreTrainedModelWrapper": "models.value_head",
+    "create_reference_model": "models.frozen_copy",
+    "clone_chat_template": "trainers.clone_template",
 }
 
 _GONE = {
-    "AutoModelForCausalLMWithValueHead": "pass the plain model to PPOTrainer(model=…); value_model=None puts a value head on it",
-    "create_reference_model": "leave ref_model out: PPOTrainer freezes a copy",
     "PPOv2Trainer": "it is PPOTrainer again",
     "PPOv2Config": "it is PPOConfig again",
     "DataCollatorForCompletionOnlyLM": "give `prompt` + `completion` rows, or write SFTConfig(assistant_only_loss=True)",
@@ -73,6 +93,22 @@ if TYPE_CHECKING:
         get_quantization_config,
     )
     from .cli.parser import TrellisParser, TrlParser
+    from .data.conversations import (
+        apply_chat_template,
+        is_conversational,
+        is_conversational_from_value,
+        maybe_apply_chat_template,
+        maybe_convert_to_chatml,
+        prepare_multimodal_messages,
+    )
+    from .data.whole_sets import (
+        extract_prompt,
+        maybe_extract_prompt,
+        maybe_unpair_preference_dataset,
+        pack_dataset,
+        truncate_dataset,
+        unpair_preference_dataset,
+    )
     from .judges import (
         AllTrueJudge,
         BaseBinaryJudge,
@@ -86,10 +122,22 @@ if TYPE_CHECKING:
         RewardModelJudge,
         RewardModelRankJudge,
     )
+    from .models.frozen_copy import create_reference_model
+    from .models.value_head import (
+        AutoModelForCausalLMWithValueHead,
+        AutoModelForSeq2SeqLMWithValueHead,
+        PreTrainedModelWrapper,
+    )
+    from .monitor.rich_progress import RichProgressCallback
+    from .trainers.bema import BEMACallback
+    from .trainers.clone_template import clone_chat_template
     from .trainers.cpo import CPOConfig, CPOTrainer
     from .trainers.dpo import DPOConfig, DPOTrainer
+    from .trainers.follow import SyncRefModelCallback
     from .trainers.grpo import GRPOConfig, GRPOTrainer
     from .trainers.kto import KTOConfig, KTOTrainer
+    from .trainers.log_completions import LogCompletionsCallback
+    from .trainers.merging import MergeModelCallback
     from .trainers.orpo import ORPOConfig, ORPOTrainer
     from .trainers.ppo import PPOConfig, PPOTrainer
     from .trainers.reward import RewardConfig, RewardTrainer

@@ -12,7 +12,7 @@ from trellis.cli import VERBS, main
 from trellis.cli.env import report
 
 
-@pytest.mark.parametrize("words", [["--help"], [], ["--version"], ["demo", "--help"]])
+@pytest.mark.parametrize("words", [["--help"], [], ["--version"], ["demo", "--help"], ["migrate", "--help"]])
 def test_help_needs_no_torch(words):
     run = f"try:\n main({words!r})\nexcept SystemExit: pass\n"
     code = f"import sys\nfrom trellis.cli import main\n{run}print('torch' in sys.modules)"

@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerFast
 
 from tests.builders import tiny_tokenizer
 from trellis.data import prepare_language_modeling
-from trellis.data.source import fingerprint
+from trellis.data.source import as_source, fingerprint
 from trellis.data.tokenize import Encoding, language_row
 
 ROWS = 60
@@ -67,7 +67,7 @@ def test_the_fingerprint_is_the_same_in_another_process(tmp_path):
     tokenizer(["a", "b c d"], padding=True, truncation=True, max_length=2)
     assert fingerprint(data, language_row, {"enc": enc}) == before
     code = (
-        "import datasets; from tests.builders import tiny_tokenizer; from trellis.data.source import fingerprint;"
+        "import datasets; from tests.builders import tiny_tokenizer; from trellis.data.source import as_source, fingerprint;"
         "from trellis.data.tokenize import Encoding, language_row;"
         f"data = datasets.Dataset.from_json({str(tmp_path / 'rows.jsonl')!r}, cache_dir={str(tmp_path / 'cache')!r});"
         "enc = Encoding(tiny_tokenizer(), 'text', {'text': 'text'}, stop_ids=frozenset(range(40)));"
@@ -83,3 +83,14 @@ def test_two_processes_give_the_same_rows(tmp_path):
     other.mkdir()
     prepared, _ = prepare_language_modeling(stored(other), tiny_tokenizer(), num_proc=2)
     assert list(prepared) == rows
+
+
+def test_a_data_set_that_is_shown_as_tensors_is_read_as_lists():
+    data = datasets.Dataset.from_list([{"input_ids": [1, 2], "query": "a", "more": 3}] * 2)
+    shown = as_source(data.with_format("torch", columns=["input_ids", "query"]), "train_dataset", "text")
+    assert shown[0] == {"input_ids": [1, 2], "query": "a"}
+    every = as_source(
+        data.with_format("numpy", columns=["input_ids"], output_all_columns=True), "train_dataset", "text"
+    )
+    assert every[1] == {"input_ids": [1, 2], "query": "a", "more": 3}
+    assert as_source(data, "train_dataset", "text") is data

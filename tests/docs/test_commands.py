@@ -28,6 +28,13 @@ SCRIPTS = [
     for number, words in enumerate(commands(block))
     if words[0] == "python" and words[1].startswith("examples/scripts/ppo")
 ]
+FILES = [
+    pytest.param(words[1], id=f"{block.page}:{block.line}:{number}")
+    for page in PAGES
+    for block in blocks(page, "bash", "sh", "console")
+    for number, words in enumerate(commands(block))
+    if words[0] == "python" and words[1].endswith(".py")
+]
 RECIPES = [
     pytest.param(block, id=f"{block.page}:{block.line}") for page in PAGES for block in blocks(page, "yaml")
 ]
@@ -57,6 +64,11 @@ def test_a_scripts_flags_are_understood(words):
     assert (ROOT / words[0]).is_file()
     kinds = (trellis.ScriptArguments, trellis.PPOConfig, trellis.ModelConfig)
     HfArgumentParser(kinds).parse_args_into_dataclasses(words[1:])
+
+
+@pytest.mark.parametrize("path", FILES)
+def test_a_script_is_there(path):
+    assert (ROOT / path).is_file()
 
 
 @pytest.mark.parametrize("block", RECIPES)

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 import trellis
 from trellis.cli.arguments import DatasetMixtureConfig, ModelConfig, ScriptArguments
 from trellis.cli.parser import TrellisParser
-from trellis.trainers.old_names import HF_OLD_NAMES
+from trellis.trainers.old_fields import HF_OLD_NAMES
 
 PHASES = (Phase.explicit, Phase.generate, Phase.shrink)
 KINDS = ("SFT", "PPO")

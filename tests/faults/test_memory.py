@@ -23,10 +23,13 @@ BUILDS = {
     "reward": lambda out: cases.reward(out, **FIELDS),
     "dpo": lambda out: cases.preferring("DPO", out, disable_dropout=True, loss_type="bco_pair", **FIELDS),
     "kto": lambda out: cases.preferring("KTO", out, disable_dropout=True, **FIELDS),
+    "kto-whole": lambda out: cases.preferring(
+        "KTO", out, disable_dropout=True, **{**FIELDS, "gradient_accumulation_steps": 1}
+    ),
     "grpo": lambda out: cases.grouped("GRPO", out, steps_per_generation=2, num_iterations=2, **FIELDS),
     "ppo": lambda out: cases.ppo(out, num_mini_batches=1, **FIELDS),
 }
-TAKEN = {"grpo": 4, "sft": 4, "reward": 8, "dpo": 8, "kto": 4, "ppo": 4}
+TAKEN = {"grpo": 4, "sft": 4, "reward": 8, "dpo": 8, "kto": 4, "kto-whole": 4, "ppo": 4}
 """Rows of a micro-batch as the model sees them."""
 
 

@@ -37,9 +37,9 @@ def test_row_3_plain_training_arguments_are_enough(tokenizer):
 
 
 @pytest.mark.parametrize(
-    ("situation", "name"), [("24", "AutoModelForCausalLMWithValueHead"), ("24b", "create_reference_model")]
+    ("situation", "name"), [("24", "PPOv2Trainer"), ("24b", "DataCollatorForCompletionOnlyLM")]
 )
-def test_row_24_what_the_old_quickstart_imports_is_one_message(situation, name):
+def test_row_24_what_old_scripts_import_is_one_message(situation, name):
     with pytest.raises(ImportError) as error:
         exec(f"from trellis import {name}")
     assert str(error.value) == promised(situation)

@@ -12,6 +12,29 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "src" / "trellis"
 
 
+DOORS = (
+    "trainer/",
+    "scripts/",
+    "data_utils.py",
+    "chat_template_utils.py",
+    "import_utils.py",
+    "mergekit_utils.py",
+    "models/modeling_base.py",
+    "models/modeling_value_head.py",
+    "models/utils.py",
+    "rewards/accuracy_rewards.py",
+    "rewards/format_rewards.py",
+    "rewards/other_rewards.py",
+)
+"""Import paths of existing scripts: they hand names on from where these live, and nobody inside imports from them."""
+
+
+def is_door(name: str) -> bool:
+    """Whether the module at the path (or with the dotted name) `name` below the package is one of DOORS, or in one."""
+    path = name.removesuffix(".py").replace(".", "/") + "/"
+    return any(path.startswith(door.removesuffix(".py").rstrip("/") + "/") for door in DOORS)
+
+
 @cache
 def modules(package: Path = PACKAGE) -> tuple[tuple[str, ast.Module], ...]:
     """(path below `package`, syntax tree) of every module."""

@@ -49,6 +49,9 @@ OVERRIDDEN = [
     if inspect.isfunction(value) and name != "__init__" and inspect.isfunction(getattr(Trainer, name, None))
 ]
 
+BY_NAME = {"create_model_card": ("model_name", "tags")}
+"""Methods that the loop calls with keywords alone, and which; TRL's order of arguments is kept there."""
+
 
 def accepts(ours: inspect.Signature, theirs: inspect.Signature) -> bool:
     """Whether a call written for `theirs` fits `ours`: the same names in the same order, then a catch-all for the rest."""
@@ -61,6 +64,10 @@ def accepts(ours: inspect.Signature, theirs: inspect.Signature) -> bool:
 @pytest.mark.parametrize(("cls", "name"), OVERRIDDEN, ids=lambda x: getattr(x, "__qualname__", x))
 def test_an_overridden_method_takes_what_the_loop_passes(cls, name):
     ours, theirs = inspect.signature(getattr(cls, name)), inspect.signature(getattr(Trainer, name))
+    if name in BY_NAME:
+        ours.bind(None, **dict.fromkeys(theirs.parameters.keys() - {"self"}))
+        theirs.bind(None, **dict.fromkeys(BY_NAME[name]))
+        return
     assert accepts(ours, theirs), f"{cls.__qualname__}.{name}{ours} overrides {theirs}"
 
 

@@ -10,7 +10,7 @@ import pytest
 
 import trellis
 
-from .source import imports, modules
+from .source import imports, is_door, modules
 
 LAYERS = (
     ("types",),
@@ -24,9 +24,9 @@ LAYERS = (
     ("agents",),
     ("trainers",),
     ("demo", "experimental"),
-    ("plan", "report"),
+    ("plan", "report", "migrate"),
     ("cli",),
-    ("", "__main__"),
+    ("", "__main__", "doors"),
 )
 RANK = {room: rank for rank, rooms in enumerate(LAYERS) for room in rooms}
 PLAIN = RANK["losses"]
@@ -34,6 +34,8 @@ PLAIN = RANK["losses"]
 
 def room_of(name: str) -> str:
     """The package or module directly below `trellis` that the module at `name` belongs to ('' for `__init__`)."""
+    if is_door(name):
+        return "doors"
     return Path(name).parts[0].removesuffix(".py").removeprefix("__init__")
 
 
@@ -54,7 +56,7 @@ def complaints(package: dict[str, ast.Module]) -> list[str]:
             if rest == ["__version__"]:  # a fact, not a room
                 fine = True
             elif first == "trellis":
-                other = home_of(rest[0]) if rest else ""
+                other = "doors" if is_door(".".join(rest)) else home_of(rest[0]) if rest else ""
                 fine = other == room or RANK[other] < RANK[room]
             else:
                 fine = RANK[room] > PLAIN or first == "torch" or first in sys.stdlib_module_names
@@ -80,6 +82,9 @@ def test_imports_point_downwards():
         ("trainers/planted.py", "from ..cli import main"),
         ("attic.py", "import math"),
         ("monitor/planted.py", "from .. import PPOTrainer"),
+        ("trainers/planted.py", "from ..trainer import PPOTrainer"),
+        ("models/planted.py", "from .utils import clone_chat_template"),
+        ("models/__init__.py", "from . import modeling_value_head"),
     ],
 )
 def test_an_upward_import_is_noticed(where, planted):
@@ -90,6 +95,18 @@ def test_an_upward_import_is_noticed(where, planted):
     new = [line for line in complaints(package) if line not in before]
     assert len(new) == 1
     assert new[0].startswith(where)
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, _ in modules() if is_door(name) and name != "import_utils.py"]
+)
+def test_a_door_hands_names_on_and_does_nothing_else(name):
+    doc, *rest = dict(modules())[name].body
+    assert isinstance(doc.value.value, str)
+    assert all(isinstance(node, ast.ImportFrom | ast.Assign) for node in rest)
+    assert [ast.unparse(t) for node in rest if isinstance(node, ast.Assign) for t in node.targets] == [
+        "__all__"
+    ]
 
 
 def test_only_the_bases_know_the_loop_below():

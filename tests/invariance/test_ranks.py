@@ -67,6 +67,21 @@ def test_two_ranks_take_each_row_once(tmp_path: Any) -> None:
     assert first["dropped"] == second["dropped"] == [2, 2, 2, 2]
 
 
+def kto_whole(folder: str) -> dict[str, Any]:
+    """KTO in one micro-batch per step and rank, in whose training pass the KL of the step is found; the last step of a pass over
+    the data leaves the second rank without rows."""
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    fields = {"max_steps": -1, "num_train_epochs": 2, "dataloader_drop_last": False}
+    return train("kto", folder, 4 // world, 1, **fields)
+
+
+def test_two_ranks_find_one_kl(tmp_path: Any) -> None:
+    want = kto_whole(str(tmp_path))
+    first, second = run_ranks(kto_whole, 2, folder=str(tmp_path))
+    assert_same(first, want)
+    assert_same({**second, "log": first["log"]}, want)
+
+
 @pytest.mark.slow
 def test_two_ranks_are_one(tmp_path: Any) -> None:
     want = runs(list(CASES), str(tmp_path))

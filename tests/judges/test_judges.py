@@ -84,6 +84,17 @@ def test_an_unreadable_answer_stays_minus_one_in_every_place(both_orders):
     assert (found.wins, found.invalid, found.n, found.rate) == (26, 14, 26, 1.0)
 
 
+class Half(OrderedJudge):
+    """Can be read only where it sees the good answer first."""
+
+    def ask(self, asked):
+        return [1.0 if first.startswith("good") else None for _, first, _ in asked]
+
+
+def test_half_an_answer_is_none():
+    assert Half(both_orders=True).judge(PROMPTS, PAIRS) == [-1] * 40
+
+
 def test_a_preference_for_a_place_is_a_tie_when_both_orders_are_asked():
     judge = First(both_orders=True)
     assert judge.judge(PROMPTS, PAIRS, return_scores=True) == [0.5] * 40
@@ -330,3 +341,12 @@ def test_the_names_are_public_twice():
 
     for name in judges.__all__:
         assert getattr(judges, name) is getattr(trellis, name)
+
+
+def test_a_rank_that_is_none_is_refused():
+    class Unflipped(Longer):
+        def judge(self, prompts, completions, shuffle_order=True):
+            return [2] * len(prompts)
+
+    with pytest.raises(ValueError, match="the judge said 2, expected 0, 1, or -1"):
+        compare(Unflipped(), ["a"], ["b"], ["c"])

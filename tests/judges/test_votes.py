@@ -50,6 +50,11 @@ def test_both_orders_of_a_pair_are_not_two_independent_votes():
     assert win_rate(twice).high < found.high
 
 
+def test_groups_that_all_agree_count_once_each():
+    found, plain = win_rate([1.0] * 20, groups=[i // 2 for i in range(20)]), win_rate([1.0] * 10)
+    assert (found.low, found.high) == (plain.low, plain.high)
+
+
 def test_a_judge_that_only_sees_the_place_gives_a_half():
     found = win_rate([1.0, 0.0] * 10, groups=[i // 2 for i in range(20)])
     assert found.rate == 0.5

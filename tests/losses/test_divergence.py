@@ -34,6 +34,26 @@ def test_values_and_slopes(name):
     assert y.detach()[2] == 0
 
 
+GENERATORS = {
+    "reverse_kl": lambda u: u * math.log(u),
+    "forward_kl": lambda u: -math.log(u),
+    "js_divergence": lambda u: u * math.log(u) - (u + 1) * math.log((u + 1) / 2),
+    "alpha_divergence": lambda u: (u ** (1 - 0.7) - (1 - 0.7) * u - 0.7) / (0.7 * (0.7 - 1)),
+}
+
+
+@pytest.mark.parametrize("name", FORMULAS)
+def test_they_are_the_slopes_of_their_generators_up_to_a_constant(name):
+    """A divergence is Σ π_ref f(π/π_ref), f convex with f(1) = 0."""
+    f, h = GENERATORS[name], 1e-5
+    assert f(1.0) == pytest.approx(0.0, abs=1e-15)
+    points = [math.exp(p) for p in POINTS]
+    slopes = [(f(u + h) - f(u - h)) / (2 * h) for u in points]
+    found = divergence(name, 0.7)(torch.tensor(POINTS, dtype=torch.float64)).tolist()
+    apart = [a - b for a, b in zip(slopes, found, strict=True)]
+    assert apart == pytest.approx([apart[2]] * len(apart), abs=1e-6)
+
+
 @pytest.mark.parametrize("name", FORMULAS)
 @pytest.mark.parametrize("alpha", [0.5, 1.0, 2.0])
 def test_finite_and_rising_at_the_ends(name, alpha):

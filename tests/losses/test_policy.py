@@ -107,6 +107,14 @@ def test_clipped_value_by_hand(value, old, target, loss, clipped):
         torch.testing.assert_close(x.double(), column(expected))
 
 
+def test_the_value_gradient_is_the_error_or_nothing():
+    """Nothing where the clipped error counts: the value is outside the range and beyond the return's side of it."""
+    values = column(2.0, 0.5, 1.1).requires_grad_()
+    old, returns = column(1.0, 1.0, 1.0), column(3.0, 3.0, 3.0)
+    clipped_value(values, old, returns, cliprange_value=0.2)[0].sum().backward()
+    torch.testing.assert_close(values.grad, column(0.0, -2.5, -1.9))
+
+
 def test_losses_reduce_nothing():
     x = torch.randn(3, 5, dtype=torch.float64)
     assert all(y.shape == x.shape for y in clipped_surrogate(x, x, x, cliprange=0.2))

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trellis.losses.binding import bound, knobs_of
+from trellis.losses.preference import bind
 from trellis.losses.reference_free import (
     CPO_LOSSES,
     STEEPEST,
@@ -17,6 +18,7 @@ from trellis.losses.reference_free import (
     log_odds,
     log_odds_ratio,
 )
+from trellis.types import Pair
 
 BETA, GAMMA, E = 0.3, 0.7, 0.1
 KNOBS = {"beta": BETA, "simpo_gamma": GAMMA, "label_smoothing": E}
@@ -95,6 +97,44 @@ def test_a_pair_without_a_difference_costs_what_the_formula_says():
     )
 
 
+def test_the_comparison_is_dpos_where_every_answer_is_as_likely_under_the_reference():
+    chosen, rejected, length = double(CHOSEN), double(REJECTED), torch.ones(len(CHOSEN), dtype=torch.float64)
+    for name in ("sigmoid", "hinge", "ipo"):  # one token each, so that averages are sums
+        for constant in (-40.0, -3.0):
+            pair = Pair(chosen - constant, rejected - constant, chosen, rejected, length, length)
+            torch.testing.assert_close(loss_of(name)(chosen, rejected), bind([name], None, KNOBS)(pair))
+
+
+def test_dpo_against_an_ideal_reference_lies_below_the_comparison_up_to_a_constant():
+    """The reference of CPO's theorem writes the chosen answer alone, so its log-ratio to the rejected one is a number b ≤ 0."""
+    plain = bound(CPO_LOSSES["sigmoid"].function, {**KNOBS, "label_smoothing": 0.0}, "sigmoid")
+    for b in (-0.1, -5.0, -80.0):
+        chosen = torch.linspace(-60, -1, 40, dtype=torch.float64)
+        rejected = chosen.flip(0)
+        ideal = plain(chosen + b, rejected)
+        assert bool((ideal + BETA * b <= plain(chosen, rejected)).all())
+
+
+def test_a_reference_that_is_uniform_over_tokens_speaks_for_the_longer_answer():
+    """It is no constant: an answer with one more token has log V less."""
+    lengths, vocabulary = (double([5.0]), double([3.0])), math.log(1000)
+    ratios = [x + n * vocabulary for x, n in zip((double([-20.0]), double([-12.0])), lengths, strict=True)]
+    pair = Pair(*ratios, double([-20.0]), double([-12.0]), *lengths)
+    plain = bound(CPO_LOSSES["sigmoid"].function, KNOBS, "sigmoid")
+    shifted = plain(double([-20.0 + 2 * vocabulary]), double([-12.0]))
+    torch.testing.assert_close(bind(["sigmoid"], None, KNOBS)(pair), shifted)
+
+
+def test_simpo_weighs_a_token_by_its_answers_length_and_by_how_far_the_margin_is():
+    tokens = {side: torch.full((n,), x, dtype=torch.float64, requires_grad=True) for side, n, x in
+              (("chosen", 4, -0.5), ("rejected", 2, -0.9))}  # fmt: skip
+    means = [tokens[side].mean()[None] for side in ("chosen", "rejected")]
+    bound(CPO_LOSSES["simpo"].function, {**KNOBS, "label_smoothing": 0.0}, "simpo")(*means).sum().backward()
+    wrong = BETA / (1 + math.exp(BETA * 0.4 - GAMMA))
+    assert tokens["chosen"].grad.tolist() == pytest.approx([-wrong / 4] * 4)
+    assert tokens["rejected"].grad.tolist() == pytest.approx([wrong / 2] * 2)
+
+
 @pytest.mark.parametrize("alpha", [0.25, 1.0, -0.5])
 def test_alpha_reward_is_the_papers(alpha):
     at = double(CHOSEN, True)
@@ -142,6 +182,26 @@ def test_log_odds_and_their_slope_are_the_papers():
     for i, x in enumerate(at.tolist()):
         assert found[i].item() == pytest.approx(math.log(math.exp(x) / (1 - math.exp(x))), abs=1e-11)
         assert at.grad[i].item() == pytest.approx(1 / (1 - math.exp(x)), rel=1e-11)
+
+
+def test_odds_of_an_unlikely_answer_are_its_probability():
+    at = double([-30.0, -12.0, -3.0])
+    assert (log_odds(at) - at).tolist() == pytest.approx(
+        [0.0, math.exp(-12.0), -math.log(1 - math.exp(-3.0))], abs=1e-9
+    )
+
+
+def test_log_odds_are_further_apart_than_log_probabilities():
+    one, other = double(CHOSEN), double(REJECTED)
+    assert bool(((log_odds(one) - log_odds(other)).abs() >= (one - other).abs()).all())
+
+
+def test_log_odds_keep_their_digits_in_float32():
+    at = -torch.logspace(-5, 1.9, 60, dtype=torch.float64)
+    single = at.float()
+    found = log_odds(single).double() - single.double()  # −log(1 − p̄): the part that cancels
+    torch.testing.assert_close(found, -torch.log(-torch.expm1(single.double())), rtol=1e-5, atol=4e-6)
+    assert (log_odds(single).diff() < 0).all()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

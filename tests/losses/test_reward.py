@@ -34,3 +34,26 @@ def test_bradley_terry_is_finite_at_the_extremes():
 def test_centering_is_zero_only_for_opposite_scores():
     chosen, rejected = torch.tensor([1.0, 2.0, -0.5]), torch.tensor([-1.0, 1.0, -0.5])
     assert centering(chosen, rejected).tolist() == [0.0, 9.0, 1.0]
+
+
+@pytest.mark.parametrize("agreed", [0.6, 0.75, 0.99])
+def test_where_people_disagree_the_best_difference_is_the_log_odds(agreed):
+    difference = torch.tensor([math.log(agreed / (1 - agreed))], dtype=torch.float64, requires_grad=True)
+    zero = torch.zeros(1, dtype=torch.float64)
+    loss = agreed * bradley_terry(difference, zero) + (1 - agreed) * bradley_terry(zero, difference)
+    (slope,) = torch.autograd.grad(loss.sum(), difference)
+    assert slope.item() == pytest.approx(0, abs=1e-15)
+    entropy = -agreed * math.log(agreed) - (1 - agreed) * math.log(1 - agreed)
+    assert loss.item() == pytest.approx(entropy, abs=1e-15)
+
+
+def test_bradley_terry_leaves_a_common_shift_open_and_centering_settles_it():
+    chosen, rejected = torch.tensor([1.3, 0.2]), torch.tensor([-0.4, 0.9])
+    shift = torch.tensor(3.0, requires_grad=True)
+    pair = bradley_terry(chosen + shift, rejected + shift)
+    torch.testing.assert_close(pair, bradley_terry(chosen, rejected))
+    (slope,) = torch.autograd.grad(pair.sum(), shift)
+    assert slope.item() == pytest.approx(0, abs=1e-6)
+    best = torch.tensor(-(chosen + rejected).mean().item() / 2, requires_grad=True)
+    (slope,) = torch.autograd.grad(centering(chosen + best, rejected + best).sum(), best)
+    assert slope.item() == pytest.approx(0, abs=1e-5)

@@ -30,6 +30,14 @@ def test_the_weight_of_dft_is_held_constant():
     torch.testing.assert_close(logps.grad, -LOGPS.exp())
 
 
+def test_the_gradients_in_the_logits():
+    logits = torch.tensor([1.0, -0.5, 0.25, 3.0], dtype=torch.float64, requires_grad=True)
+    p, written = logits.detach().softmax(0), torch.tensor([0.0, 0.0, 1.0, 0.0], dtype=torch.float64)
+    for loss, weight in ((nll, 1.0), (dft, p[2])):
+        (found,) = torch.autograd.grad(loss(logits.log_softmax(0)[2]), logits)
+        torch.testing.assert_close(found, weight * (p - written))
+
+
 def test_an_unknown_name_lists_the_choices():
     with pytest.raises(ValueError, match=r"loss_type='nnl' is not known; expected one of \['dft', 'nll'\]"):
         get_supervised_loss("nnl")

@@ -8,7 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trellis.losses.binding import bound
+from trellis.losses.preference import bind
 from trellis.losses.unpaired import UNPAIRED_LOSSES, mismatch_kl, recommended_weights
+from trellis.types import Pair
 
 BETA, LIKED, DISLIKED, KL = 0.4, 1.5, 0.8, 0.6
 KNOBS = {"beta": BETA, "desirable_weight": LIKED, "undesirable_weight": DISLIKED}
@@ -64,6 +66,40 @@ def test_losses_stay_between_zero_and_the_weight_and_point_the_right_way(name, r
 def test_an_answer_as_likely_as_before_costs_half_its_weight(name):
     losses = value(name, torch.zeros(2), torch.tensor([True, False]), kl=0.0)
     assert losses.tolist() == pytest.approx([LIKED / 2, DISLIKED / 2])
+
+
+@pytest.mark.parametrize("label", [True, False])
+def test_an_answer_moves_most_where_it_is_as_likely_as_the_rest_and_hardly_far_from_there(label):
+    def slope(x):
+        at = torch.tensor([KL + x / BETA], dtype=torch.float64, requires_grad=True)
+        value("kto", at, torch.tensor([label])).sum().backward()
+        return at.grad.item()
+
+    weight = LIKED if label else DISLIKED
+    for x in (-30.0, -2.0, 0.0, 1.0, 30.0):
+        want = weight * BETA * sg(x) * sg(-x)
+        assert slope(x) == pytest.approx(-want if label else want, rel=1e-9)
+    assert abs(slope(0.0)) == pytest.approx(weight * BETA / 4)
+
+
+@pytest.mark.parametrize("liked_by", [0.2, 0.5])
+def test_where_opinions_differ_the_weighted_majority_decides(liked_by):
+    at = torch.linspace(-5, 5, 11, dtype=torch.float64)
+    both = [value("kto", at, torch.full((11,), label)) for label in (True, False)]
+    mean = liked_by * both[0] + (1 - liked_by) * both[1]
+    falls = liked_by * LIKED > (1 - liked_by) * DISLIKED
+    assert bool(((mean.diff() < 0) == falls).all())
+
+
+def test_both_answers_of_a_pair_cost_what_apo_zero_asks_for_it():
+    chosen, rejected = (torch.tensor(x, dtype=torch.float64) for x in ([0.9, -1.1], [0.2, 0.7]))
+    plain = {**KNOBS, "desirable_weight": 1.0, "undesirable_weight": 1.0}
+    apart = [
+        value("apo_zero_unpaired", r, torch.tensor([y] * 2), plain)
+        for r, y in ((chosen, True), (rejected, False))
+    ]
+    pair = Pair(chosen, rejected, chosen, rejected, torch.ones(2), torch.ones(2))
+    torch.testing.assert_close(sum(apart), bind(["apo_zero"], None, {"beta": BETA})(pair))
 
 
 def test_the_kl_term_is_a_mean_that_is_never_negative_and_carries_no_gradient():

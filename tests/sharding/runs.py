@@ -26,6 +26,7 @@ ASKED = {
 RUNS: dict[str, dict[str, Any]] = {
     **{name: {} for name in CASES},
     "ppo-critic": {"critic": True},
+    "kto-whole": {},  # one micro-batch per step, in whose training pass the step's KL is found
     "dpo-lora": {"peft": True, "gradient_checkpointing": True},
 }
 KEPT = ("ppo", "ppo-critic", "grpo", "dpo-lora")
@@ -40,7 +41,8 @@ def build(key: str, folder: Path) -> Any:
     fields = {"max_steps": 3, "logging_steps": 1, "save_steps": 2, **RUNS[key]}
     if key in KEPT:
         fields["save_strategy"] = "steps"
-    return CASES[key.split("-")[0]].build(str(folder), 2, ROWS // 2 // world, **fields)
+    rows = ROWS // world if key.endswith("-whole") else 2
+    return CASES[key.split("-")[0]].build(str(folder), rows, ROWS // rows // world, **fields)
 
 
 def outcome(trainer: Any) -> dict[str, Any]:

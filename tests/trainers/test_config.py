@@ -13,7 +13,8 @@ import torch
 from transformers import HfArgumentParser, TrainingArguments
 
 from trellis.trainers.config import TrellisConfig, adopt, config, option
-from trellis.trainers.old_names import HF_OLD_NAMES, refused, renamed
+from trellis.trainers.old_fields import HF_OLD_NAMES
+from trellis.trainers.old_names import refused, renamed
 
 CPU_ONLY = not torch.accelerator.is_available()
 

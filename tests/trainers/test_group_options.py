@@ -4,7 +4,7 @@ from dataclasses import fields
 
 import pytest
 
-from tests.trainers.group_runs import build, outcome, rollout_of
+from tests.trainers.group_runs import build, logged, outcome, rollout_of
 from trellis import GRPOConfig, RLOOConfig
 from trellis.trainers.config import TrellisConfig
 
@@ -146,3 +146,13 @@ def test_a_batch_spread_needs_more_than_one_group(tmp_path):
     wanted = centred / (verdict.total.std() + 1e-4)
     found = rollout.advantages.gather(1, (rollout.lengths - 1)[:, None])[:, 0]
     assert (found - wanted.flatten()).abs().max() < 1e-5
+
+
+def test_the_entropy_bonus_follows_its_target(tmp_path):
+    """Up by the step below the target, down above it, within its bounds; the first step has nothing to go by."""
+    adaptive = {"use_adaptive_entropy": True, "entropy_coef": 0.1, "entropy_coef_delta": 0.03}
+    for target, expected in ((9.0, [0.1, 0.13, 0.15]), (0.0, [0.1, 0.07, 0.06])):
+        bounds = {"entropy_coef_min": 0.06, "entropy_coef_max": 0.15, "entropy_target": target}
+        trainer = build("GRPO", tmp_path, **adaptive, **bounds)
+        trainer.train()
+        assert logged(trainer, "entropy_coef") == pytest.approx(expected)

@@ -31,7 +31,7 @@ def test_defaults_of_the_documentation():
         ({"truncation_mode": "middle"}, "truncation_mode='middle'"),
         ({"packing": True, "max_length": None}, "packing needs a row length"),
         ({"max_length": 0}, "max_length=0"),
-        ({"dataset_kwargs": {"add_special_tokens": False}}, r"\['add_special_tokens'\] are not known"),
+        ({"dataset_kwargs": {"add_tokens": False}}, r"\['add_tokens'\] are not known"),
         ({"model_init_kwargs": "bfloat16"}, "model_init_kwargs must be a dict"),
         ({"padding_free": True, "layout": "padded"}, "contradict"),
     ],

@@ -109,23 +109,30 @@ def test_padded_rows_are_padded(tmp_path: Any) -> None:
     assert work.pad_tokens == 3 * longest - PROMPT_TOKENS - CHOSEN == work.wasted_tokens > 0
 
 
-@pytest.mark.parametrize(
-    ("loss", "passes"),
-    [("apo_zero_unpaired", ("own", "own")), ("kto", ("own", "own", "mismatched", "mismatched"))],
-)
-def test_kto(loss: str, passes: tuple[str, ...], tmp_path: Any) -> None:
-    """The prompts' own answers and other rows' answers are passes of their own, for policy and reference: with their KL each
-    prompt is read twice by each model. Six rows: both answers of each pair, which are prompts of their own here."""
+@pytest.mark.parametrize(("loss", "mismatched"), [("apo_zero_unpaired", False), ("kto", True)])
+def test_kto(loss: str, mismatched: bool, tmp_path: Any) -> None:
+    """Policy and reference read each prompt once with its own answer; other rows' answers go on from there, in a second pass that
+    reads the last token of a prompt again. Six rows: both answers of each pair, which are prompts of their own here."""
     _, work = trained("KTO", tmp_path, loss_type=loss, per_device_train_batch_size=6)
-    tokens = 2 * PROMPT_TOKENS + CHOSEN + REJECTED
-    # Every answer is some other row's mismatched one exactly once.
+    answers = CHOSEN + REJECTED  # every answer is some other row's mismatched one exactly once
+    tokens = 2 * PROMPT_TOKENS + answers + (answers + 6) * mismatched
+    passes = 2 * (1 + mismatched)
     assert work == Work(
-        passes=len(passes),
-        trunk_tokens=len(passes) * tokens,
-        useful_tokens=len(passes) * tokens,
-        head_rows=len(passes) * (CHOSEN + REJECTED),
-        trained_tokens=len(passes) * (CHOSEN + REJECTED),
+        passes=passes,
+        trunk_tokens=2 * tokens,
+        useful_tokens=2 * tokens,
+        head_rows=passes * answers,
+        trained_tokens=passes * answers,
     )
+
+
+def test_kto_in_several_micro_batches(tmp_path: Any) -> None:
+    """The KL is found before any of them is trained: the policy reads prompts and own answers once more."""
+    cut = {"per_device_train_batch_size": 3, "gradient_accumulation_steps": 2}
+    _, work = trained("KTO", tmp_path, **cut)
+    answers = CHOSEN + REJECTED
+    tokens = 3 * (2 * PROMPT_TOKENS + answers) + 2 * (answers + 6)
+    assert (work.passes, work.trunk_tokens, work.useful_tokens) == (10, tokens, tokens)
 
 
 def sampled(trainer: Any) -> int:

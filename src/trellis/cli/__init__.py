@@ -24,8 +24,10 @@ VERBS = {
     "vllm-serve": "a vLLM on other GPUs that samples for a training (needs the extra vllm)",
     "merge": "an adapter folded into its base: one stock model, opened again and compared",
     "report": "one or several runs as one page: curves, samples, settings, health, cost",
+    "judge": "whose answers a judge prefers: win rate, interval, length taken out",
     "chat": "talk with a model; a reward model's scores beside its answers",
     "replay": "a run again, from the record in its directory, and whether the same came of it",
+    "migrate": "scripts, notebooks, recipes and command lines written for TRL, rewritten for this library",
     "env": "versions of everything that matters in a bug report, what works here, and what is missing",
     "completion": "a script that completes verbs and flags in bash, zsh or fish",
 }

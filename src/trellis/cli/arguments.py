@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..models.quantized import require_bitsandbytes
 from ..trainers.config import check_choices, config, option
-from ..trainers.old_names import Old, closest, refused
+from ..trainers.old_fields import MODEL, SCRIPT
+from ..trainers.old_names import Old, closest
 
 if TYPE_CHECKING:
     from datasets import DatasetDict
@@ -19,12 +20,7 @@ if TYPE_CHECKING:
 class ScriptArguments:
     """Which data a script trains on."""
 
-    renamed: ClassVar[Mapping[str, str | Old]] = {
-        "gradient_checkpointing_use_reentrant": refused(
-            "write --gradient_checkpointing_kwargs '{\"use_reentrant\": true}'", (None, False)
-        ),
-        "ignore_bias_buffers": refused("models keep no such buffers any more", (None, False)),
-    }
+    renamed: ClassVar[Mapping[str, str | Old]] = SCRIPT
     dataset_name: str | None = option(
         None, "A file (jsonl, json, csv, parquet, txt, also .gz), a directory, or a name on the hub."
     )
@@ -43,7 +39,7 @@ def _is_pattern(modules: str) -> bool:
 class ModelConfig:
     """Which model is trained, in which precision, with which adapter."""
 
-    renamed: ClassVar[Mapping[str, str | Old]] = {"torch_dtype": "dtype"}
+    renamed: ClassVar[Mapping[str, str | Old]] = MODEL
     model_name_or_path: str | None = option(None, "A directory or a name on the hub.")
     model_revision: str = option("main", "Branch, tag or commit of a model on the hub.")
     dtype: str | None = option(
@@ -101,7 +97,7 @@ class ModelConfig:
 
 @dataclass
 class DatasetConfig:
-    """One part of a mixture: what `load_dataset` needs, and the columns to keep."""
+    """One part of a mixture: what `load_dataset` needs, the columns to keep, and how often its rows are drawn (see `weights`)."""
 
     path: str
     name: str | None = None
@@ -109,11 +105,14 @@ class DatasetConfig:
     data_files: str | list[str] | dict[str, str] | None = None
     split: str = "train"
     columns: list[str] | None = None
+    weight: float | None = None
 
 
 @dataclass
 class DatasetMixtureConfig:
-    """Several data sets, one after another (the `datasets:` block of a recipe)."""
+    """Several data sets (the `datasets:` block of a recipe): one after another, or, where every part has a `weight`, each next
+    row drawn from one of them, with chances as the weights are to each other, by `mixture_seed` alone.
+    """
 
     datasets: list[DatasetConfig] = field(
         default_factory=list, metadata={"help": "Data sets to join: paths here, or full entries in a recipe."}
@@ -122,9 +121,41 @@ class DatasetMixtureConfig:
     test_split_size: float | None = field(
         default=None, metadata={"help": "Share (below 1) or number of rows held out for evaluation."}
     )
+    mixture_seed: int = field(default=0, metadata={"help": "What the draws of a weighted mixture depend on."})
+    stopping_strategy: str = field(
+        default="first_exhausted",
+        metadata={
+            "help": "A weighted mixture ends when the first part is used up (first_exhausted: no row comes twice), or when every "
+            "part is (all_exhausted: parts that end earlier begin again).",
+            "choices": ["first_exhausted", "all_exhausted"],
+        },
+    )
 
     def __post_init__(self) -> None:
         self.datasets = [_part(entry) for entry in self.datasets]
+        check_choices(self)
+        self.weights()
+
+    def weights(self) -> list[float] | None:
+        """The chance of each part to give the next row (their sum is 1); None where no part has a weight.
+
+        Raises ValueError where only some have one, or one is no positive number.
+        """
+        given = [part.weight for part in self.datasets]
+        if not any(weight is not None for weight in given):
+            return None
+        for part in self.datasets:
+            if part.weight is None:
+                raise ValueError(
+                    f"datasets: {part.path} has no weight, others have; write one for every part, or for none"
+                )
+            number = isinstance(part.weight, int | float) and not isinstance(part.weight, bool)
+            if not number or not 0 < part.weight < float("inf"):
+                raise ValueError(
+                    f"datasets: weight={part.weight!r} of {part.path} must be a positive number (weights 3 and 1 draw three "
+                    "rows of the first for one of the second); leave a part out instead of giving it 0"
+                )
+        return [weight / sum(given) for weight in given]  # type: ignore[operator, arg-type]
 
 
 def _part(entry: Any) -> DatasetConfig:

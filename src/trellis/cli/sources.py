@@ -148,15 +148,44 @@ def _load_part(part: DatasetConfig, streaming: bool) -> Dataset:
 
 
 def load_mixture(mixture: DatasetMixtureConfig) -> DatasetDict:
-    """The parts of `mixture` one after another, as `train`, and as `test` what `test_split_size` holds out."""
+    """The parts of `mixture`, joined or drawn from by weight, as `train`, and as `test` what `test_split_size` holds out.
+
+    Of a weighted mixture each part's share is held out before rows are drawn, so that none is in both.
+    """
     from datasets import DatasetDict, IterableDatasetDict, concatenate_datasets
 
     if not mixture.datasets:
         raise ValueError("datasets: the list is empty; give at least one entry with a path")
-    joined = concatenate_datasets([_load_part(part, mixture.streaming) for part in mixture.datasets])
+    parts = [_load_part(part, mixture.streaming) for part in mixture.datasets]
+    if mixture.weights() is not None:
+        return _drawn(parts, mixture)
+    joined = concatenate_datasets(parts)
     if mixture.streaming:
         return IterableDatasetDict({"train": joined})
     if mixture.test_split_size is None:
         return DatasetDict({"train": joined})
     size = mixture.test_split_size
     return joined.train_test_split(test_size=size if size < 1 else int(size), seed=0)
+
+
+def _drawn(parts: list[Any], mixture: DatasetMixtureConfig) -> DatasetDict:
+    from datasets import DatasetDict, IterableDatasetDict, concatenate_datasets, interleave_datasets
+
+    options = {
+        "probabilities": mixture.weights(),
+        "seed": mixture.mixture_seed,
+        "stopping_strategy": mixture.stopping_strategy,
+    }
+    if mixture.streaming:
+        return IterableDatasetDict({"train": interleave_datasets(parts, **options)})
+    size = mixture.test_split_size
+    if size is None:
+        return DatasetDict({"train": interleave_datasets(parts, **options)})
+    share = size if size < 1 else size / sum(len(part) for part in parts)
+    split = [part.train_test_split(test_size=share, seed=0) for part in parts]
+    return DatasetDict(
+        {
+            "train": interleave_datasets([part["train"] for part in split], **options),
+            "test": concatenate_datasets([part["test"] for part in split]),
+        }
+    )

@@ -35,10 +35,12 @@ def require_generation_marks(tokenizer: Any) -> None:
         )
 
 
-def _applied(tokenizer: Any, messages: Sequence[Message], **kwargs: Any) -> Any:
+def _applied(tokenizer: Any, messages: Sequence[Message], *, tokenize: bool = True, **kwargs: Any) -> Any:
     """What `apply_chat_template` returns. A template is a program of somebody else's: whatever it raises is a ValueError."""
     try:
-        return tokenizer.apply_chat_template(list(messages), tokenize=True, tokenizer_kwargs=QUIET, **kwargs)
+        return tokenizer.apply_chat_template(
+            list(messages), tokenize=tokenize, tokenizer_kwargs=QUIET, **kwargs
+        )
     except Exception as error:
         roles = [message.get("role") for message in messages]
         raise ValueError(
@@ -57,9 +59,19 @@ def render_prompt(
     tokenizer: Any, messages: Sequence[Message], *, tools: Any = None, **kwargs: Any
 ) -> list[int]:
     """The ids before an answer: with the generation prompt, or, after an assistant's message, open for its continuation."""
-    if messages[-1]["role"] == "assistant":
-        return render(tokenizer, messages, tools=tools, continue_final_message=True, **kwargs)
-    return render(tokenizer, messages, tools=tools, add_generation_prompt=True, **kwargs)
+    return render(tokenizer, messages, tools=tools, **before_answer(messages), **kwargs)
+
+
+def before_answer(messages: Sequence[Message]) -> dict[str, bool]:
+    """What tells a template that an answer, or the rest of one, follows these messages."""
+    goes_on = messages[-1]["role"] == "assistant"
+    return {"continue_final_message": True} if goes_on else {"add_generation_prompt": True}
+
+
+def written(tokenizer: Any, messages: Sequence[Message], *, tools: Any = None, **kwargs: Any) -> str:
+    """A conversation as the text that the template writes."""
+    require_template(tokenizer)
+    return _applied(tokenizer, messages, tokenize=False, tools=tools, **kwargs)
 
 
 def render_assistant_mask(

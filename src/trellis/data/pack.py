@@ -72,6 +72,11 @@ def plan(lengths: Sequence[int], size: int, strategy: str) -> list[list[Piece]]:
     return [[pieces[j] for j in bin_] for bin_ in best_fit([b - a for _, a, b in pieces], size)]
 
 
+def joined(column: Sequence[Sequence[Any]], pieces: Sequence[Piece]) -> list[Any]:
+    """The pieces of a column, end to end."""
+    return [x for i, a, b in pieces for x in column[i][a:b]]
+
+
 def pack_columns(columns: Mapping[str, Sequence[Any]], size: int, strategy: str) -> dict[str, list[Any]]:
     """A block of prepared rows as packed rows: concatenated `input_ids` and `loss_mask`, `seq_lengths`, `prompt_len` 0.
 
@@ -83,7 +88,7 @@ def pack_columns(columns: Mapping[str, Sequence[Any]], size: int, strategy: str)
         mask = [m for i, a, b in pieces for m in [0, *masks[i][a + 1 : b]]]
         if not any(mask):
             continue
-        out["input_ids"].append([t for i, a, b in pieces for t in ids[i][a:b]])
+        out["input_ids"].append(joined(ids, pieces))
         out["loss_mask"].append(mask)
         out["prompt_len"].append(0)
         out["seq_lengths"].append([b - a for _, a, b in pieces])

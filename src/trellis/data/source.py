@@ -50,7 +50,16 @@ def as_source(data: Any, owner: str, text_column: str) -> Prepared:
         raise ValueError(
             f"{owner}: found 0 rows, expected at least 1. Check the split, the filter or the path it was loaded from."
         )
-    return data if is_dataset(data) else _as_rows(data, owner, text_column)
+    return _unformatted(data) if is_dataset(data) else _as_rows(data, owner, text_column)
+
+
+def _unformatted(data: Any) -> Any:
+    """A `datasets.Dataset` whose rows hold Python's own lists and numbers; of the columns that its format shows."""
+    shown = data.format
+    if shown["type"] is None:
+        return data
+    hidden = set(data.column_names) - set(shown["columns"]) if not shown["output_all_columns"] else set()
+    return data.with_format(None).remove_columns(sorted(hidden))
 
 
 def _as_rows(data: Sequence[Any], owner: str, text_column: str) -> list[dict[str, Any]]:

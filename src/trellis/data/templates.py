@@ -25,7 +25,7 @@ def adapted_tokenizer(
         return tokenizer
     tokenizer = copy.deepcopy(tokenizer)
     if chat_template_path is not None:
-        _take_template(tokenizer, chat_template_path)
+        take_template(tokenizer, chat_template_path)
     if eos_token is not None:
         tokenizer.eos_token = known_token(tokenizer, eos_token, "eos_token")
     if pad_token is not None:
@@ -44,7 +44,8 @@ def known_token(tokenizer: Any, token: str, option: str) -> str:
     raise ValueError(f"{option}={token!r} is not in the vocabulary; its special tokens are {special}.{hint}")
 
 
-def _take_template(tokenizer: Any, path: str) -> None:
+def take_template(tokenizer: Any, path: str) -> None:
+    """Give `tokenizer` itself the template at `path` (see `adapted_tokenizer`), with the tokens that it writes."""
     file = Path(os.fspath(path)).expanduser()
     if file.is_file():
         tokenizer.chat_template = file.read_text(encoding="utf-8")

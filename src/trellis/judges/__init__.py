@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .answers import write_answers
     from .base import AllTrueJudge, BaseBinaryJudge, BaseJudge, BasePairwiseJudge, BaseRankJudge
     from .comparison import Comparison, compare
     from .endpoint import EndpointJudge, HfPairwiseJudge, OpenAIPairwiseJudge
@@ -36,6 +37,7 @@ _HOME = {
     "judge_named": "names",
     "length_controlled_win_rate": "votes",
     "win_rate": "votes",
+    "write_answers": "answers",
 }
 __all__ = [
     "AllTrueJudge",
@@ -57,6 +59,7 @@ __all__ = [
     "judge_named",
     "length_controlled_win_rate",
     "win_rate",
+    "write_answers",
 ]
 
 

@@ -50,19 +50,14 @@ def compare(
         raise TypeError(
             f"{type(judge).__name__} gives no scores (its judge() has no return_scores); a soft judge is needed here"
         )
-    more = {"return_scores": True} if scored else {}
     votes: list[float | None] = [0.5] * len(prompts)
     rows = [i for i in range(len(prompts)) if answers[i] != others[i]]
     for start in range(0, len(rows), chunk):
         part = rows[start : start + chunk]
-        found = judge.judge(
-            [prompts[i] for i in part],
-            [[answers[i], others[i]] for i in part],
-            shuffle_order=shuffle_order,
-            **more,
-        )
-        for i, verdict in zip(part, found, strict=True):
-            votes[i] = _vote(verdict, scored)
+        pairs = [[answers[i], others[i]] for i in part]
+        found = _verdicts(judge, [prompts[i] for i in part], pairs, shuffle_order, scored)
+        for i, vote in zip(part, found, strict=True):
+            votes[i] = vote
         if progress is not None:
             progress(start + len(part), len(rows))
     valid = [vote for vote in votes if vote is not None]
@@ -82,12 +77,17 @@ def hard(vote: float | None) -> float | None:
     return None if vote is None else (vote > 0.5) + 0.5 * (vote == 0.5)
 
 
-def _vote(verdict: Any, scored: bool) -> float | None:
-    """From a score, or a rank, of the first answer."""
+def _verdicts(
+    judge: BasePairwiseJudge, prompts: list[Any], pairs: list[list[Any]], shuffle_order: bool, scored: bool
+) -> list[float | None]:
+    """A judge's scores, or ranks, of the first answers as votes."""
     if scored:
-        return None if math.isnan(verdict) else float(verdict)
-    if verdict not in (-1, 0, 1):
+        scores = judge.judge(prompts, pairs, shuffle_order=shuffle_order, return_scores=True)  # type: ignore[call-arg]
+        return [None if math.isnan(score) else float(score) for score in scores]
+    ranks = judge.judge(prompts, pairs, shuffle_order=shuffle_order)
+    wrong = [rank for rank in ranks if rank not in (-1, 0, 1)]
+    if wrong:
         raise ValueError(
-            f"the judge said {verdict!r}, expected 0, 1, or -1 for an answer that could not be read"
+            f"the judge said {wrong[0]!r}, expected 0, 1, or -1 for an answer that could not be read"
         )
-    return None if verdict == -1 else float(verdict == 0)
+    return [None if rank == -1 else float(rank == 0) for rank in ranks]

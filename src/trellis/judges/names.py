@@ -22,6 +22,7 @@ def judge_named(
     api_key_env: str = "OPENAI_API_KEY",
     max_requests: int | None = 1_000,
     both_orders: bool = True,
+    seed: int = 0,
     device: Any = None,
 ) -> BasePairwiseJudge:
     """The judge that `name` means: `HOW`. Raises ValueError where there is none, and for a base_url of what is no server."""
@@ -39,24 +40,27 @@ def judge_named(
             base_url=base_url,
             api_key_env=api_key_env,
             both_orders=both_orders,
+            seed=seed,
         )
     if kind == "hf":
         from .endpoint import HfPairwiseJudge
 
-        return HfPairwiseJudge(model, both_orders=both_orders, max_requests=max_requests)
+        return HfPairwiseJudge(model, both_orders=both_orders, max_requests=max_requests, seed=seed)
     if name == "pairrm":
         from .pair_rm import PairRMJudge
 
-        return PairRMJudge(both_orders=both_orders)
-    return _local(name, both_orders, device)
+        return PairRMJudge(both_orders=both_orders, seed=seed)
+    return _local(name, both_orders, seed, device)
 
 
-def _local(name: str, both_orders: bool, device: Any) -> BasePairwiseJudge:
+def _local(name: str, both_orders: bool, seed: int, device: Any) -> BasePairwiseJudge:
     from .local import CausalLMJudge, RewardModelJudge
 
     if _classifies(name):
         return RewardModelJudge(name, device=device)
-    return CausalLMJudge(name, both_orders=both_orders, device=device, dtype="auto" if device else "float32")
+    return CausalLMJudge(
+        name, both_orders=both_orders, seed=seed, device=device, dtype="auto" if device else "float32"
+    )
 
 
 def _classifies(name: str) -> bool:

@@ -7,6 +7,7 @@ log u, of any shape, up to the constant that a difference of rewards does not se
 from __future__ import annotations
 
 from collections.abc import Callable
+from enum import StrEnum
 from functools import partial
 
 import torch
@@ -49,6 +50,15 @@ def alpha_divergence(log_ratio: Tensor, *, alpha: float) -> Tensor:
 DIVERGENCES: dict[str, Callable[..., Tensor]] = {
     f.__name__: f for f in (reverse_kl, forward_kl, js_divergence, alpha_divergence)
 }
+
+
+class FDivergenceType(StrEnum):
+    """Names of divergences as TRL writes them; each is the string that `f_divergence_type` takes."""
+
+    REVERSE_KL = "reverse_kl"
+    FORWARD_KL = "forward_kl"
+    JS_DIVERGENCE = "js_divergence"
+    ALPHA_DIVERGENCE = "alpha_divergence"
 
 
 def divergence(name: str, alpha: float) -> Callable[[Tensor], Tensor]:

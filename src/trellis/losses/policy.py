@@ -20,13 +20,15 @@ def kl_estimator(fn: KlEstimator) -> KlEstimator:
 
 @kl_estimator
 def k1(logps: Tensor, ref_logps: Tensor) -> Tensor:
-    """log π − log π_ref: unbiased, may be negative for a sample (Schulman 2020, "Approximating KL divergence")."""
+    """log π − log π_ref: unbiased, may be negative for a sample (Schulman 2020, "Approximating KL divergence"). As a number in a
+    reward it pulls as the KL does."""
     return logps - ref_logps
 
 
 @kl_estimator
 def k3(logps: Tensor, ref_logps: Tensor) -> Tensor:
-    """π_ref/π − 1 − log(π_ref/π): unbiased, never negative, lower variance (Schulman 2020)."""
+    """π_ref/π − 1 − log(π_ref/π): unbiased, never negative, near the reference of lower variance (Schulman 2020). As a number in
+    a reward it pulls by ∇KL(π ‖ π_ref) − ∇KL(π_ref ‖ π), which is next to nothing near the reference."""
     log_ratio = ref_logps - logps
     return torch.expm1(log_ratio) - log_ratio
 

@@ -18,7 +18,7 @@ HEAD_FILE = "value_head.safetensors"
 
 class ActorCritic(nn.Module):
     """`policy` and its critic: `value_model`, a sequence classifier with one score, or else `value_head`, a linear layer on the
-    policy's last hidden states that starts at 0 (float32). The other of the two is None.
+    policy's last hidden states: the one that is given, or one that starts at 0 (float32). The other of the two is None.
 
     `value_model` may be a name, a classifier or a causal language model, whose trunk is copied. Raises ValueError when critic and
     policy would be the same weights.
@@ -31,6 +31,7 @@ class ActorCritic(nn.Module):
         *,
         value_init_kwargs: dict[str, Any] | None = None,
         value_peft_config: Any = None,
+        value_head: nn.Linear | None = None,
     ) -> None:
         super().__init__()
         self.policy = policy
@@ -47,13 +48,14 @@ class ActorCritic(nn.Module):
             raise ValueError(
                 "value_peft_config needs a value_model; without one the critic is a head on the policy's trunk"
             )
-        hidden = base_causal_lm(policy).config.get_text_config().hidden_size
         device = next(policy.parameters()).device
-        # skip_init, not Linear(): its random draw would shift the streams of whoever comes next.
-        head = nn.utils.skip_init(nn.Linear, hidden, 1, device=device, dtype=torch.float32)
-        self.value_head = head.requires_grad_(True)
-        nn.init.zeros_(self.value_head.weight)
-        nn.init.zeros_(self.value_head.bias)
+        if value_head is None:
+            hidden = base_causal_lm(policy).config.get_text_config().hidden_size
+            # skip_init, not Linear(): its random draw would shift the streams of whoever comes next.
+            value_head = nn.utils.skip_init(nn.Linear, hidden, 1)
+            nn.init.zeros_(value_head.weight)
+            nn.init.zeros_(value_head.bias)
+        self.value_head = value_head.to(device, torch.float32).requires_grad_(True)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The policy's forward pass."""

@@ -9,7 +9,8 @@ from .panel_samples import SampleFile, read_samples
 from .profile import Profile
 from .progress import Progress
 from .record import RECORD, RunRecord, read_record
-from .samples import render, send, show
+from .rich_progress import RichProgressCallback
+from .samples import literal, render, send, show
 
 __all__ = [
     "CompletionLog",
@@ -19,9 +20,11 @@ __all__ = [
     "RECORD",
     "Profile",
     "Progress",
+    "RichProgressCallback",
     "RunRecord",
     "SampleFile",
     "draw_curves",
+    "literal",
     "read_completions",
     "read_health",
     "read_history",

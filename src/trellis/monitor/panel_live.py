@@ -12,6 +12,7 @@ from transformers import TrainerCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from .panel import Board, line, panel
+from .rich_progress import RichProgressCallback
 
 PAUSE = 0.25
 """Seconds between two drawings, at least."""
@@ -68,6 +69,9 @@ class LiveView(TrainerCallback):
         for logs in state.log_history:
             self.board.add(logs)
         self.trainer.watchdog.spent.clear()
+        others = self.trainer.callback_handler.callbacks
+        if self.way != "off" and any(isinstance(other, RichProgressCallback) for other in others):
+            self.way = "off"
         if self.way == "panel":
             self._begin()
 

@@ -73,12 +73,15 @@ MARKS = re.compile(r"[\\`*_{}\[\]()#+!|~]")
 """What Markdown would read as more than a letter."""
 
 
+def literal(value: Any) -> str:
+    """A value as one line of Markdown that says it and does nothing else: no markup, no HTML, no control characters."""
+    text = plain_cell(value).replace("\n", " ")
+    return html.escape(MARKS.sub(r"\\\g<0>", text), quote=False)
+
+
 def _markdown(rows: Sequence[Row]) -> str:
     names, cells = _cells(rows)
-    clean = [
-        [html.escape(MARKS.sub(r"\\\g<0>", c.replace("\n", " ")), quote=False) for c in line]
-        for line in (names, *cells)
-    ]
+    clean = [[literal(c) for c in line] for line in (names, *cells)]
     clean.insert(1, ["---"] * len(names))
     return "\n".join("| " + " | ".join(line) + " |" for line in clean)
 

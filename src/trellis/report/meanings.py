@@ -15,6 +15,11 @@ LOOP = {
     "lr": "step size of the optimizer",
     "eps": "episodes per second",
     "eval_loss": "Σ loss / Σ items over the evaluation set",
+    "eval_win_rate": "share of held-out prompts on which a judge prefers the policy's answer to its reference's, ties as halves",
+    "eval_win_rate_low": "lower end of the win rate's 95% interval",
+    "eval_win_rate_high": "upper end of the win rate's 95% interval",
+    "eval_win_rate_length_controlled": "the win rate at equal lengths of the answers",
+    "eval_avg_win_prob": "mean probability, by a soft judge, that the policy's answer is the better one",
     "num_tokens": "tokens trained on so far",
 }
 PATTERNS = {

@@ -2,6 +2,7 @@
 
 from .counters import Work, counting
 from .inside import inside
+from .other_answers import score_with_others
 from .plan import layouts_of, plan_for
 from .scores import in_chunks, score, sequence_scores, token_values
 
@@ -13,6 +14,7 @@ __all__ = [
     "layouts_of",
     "plan_for",
     "score",
+    "score_with_others",
     "sequence_scores",
     "token_values",
 ]

@@ -10,8 +10,10 @@ when a layer is computed again for gradient checkpointing. Any other call goes t
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -46,6 +48,49 @@ class Segments:
 def is_description(mask: Any) -> bool:
     """Whether an attention mask is a description of segments."""
     return isinstance(mask, Tensor) and mask.dtype == DESCRIPTION and mask.dim() == 4
+
+
+Memory = list[tuple[Tensor, Tensor]]
+"""Keys and values [1, kv, n, D] of n tokens each."""
+
+
+@dataclass
+class Prompts:
+    """What one pass over a model reads, so that another can go on from it without gradient: keys and values of the first
+    `lengths[i]` tokens of segment i, by attention module. Segments of the second pass are `after` these prompts."""
+
+    lengths: list[int]
+    read: dict[nn.Module, Memory] = field(default_factory=dict)
+
+    def keep(self, module: nn.Module, key: Tensor, value: Tensor, segments: Segments) -> None:
+        """Note what a layer of the first pass has made."""
+        parts = (x.detach().split(segments.lengths, dim=2) for x in (key, value))
+        self.read[module] = [(k[:, :, :n], v[:, :, :n]) for k, v, n in zip(*parts, self.lengths, strict=True)]
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """The pass inside is the first."""
+        with _as(_keeping, self):
+            yield
+
+    @contextmanager
+    def gone_on_from(self) -> Iterator[None]:
+        """The pass inside is the second."""
+        with _as(_going_on, self):
+            yield
+
+
+_keeping: ContextVar[Prompts | None] = ContextVar("keeping", default=None)
+_going_on: ContextVar[Prompts | None] = ContextVar("going_on", default=None)
+
+
+@contextmanager
+def _as(variable: ContextVar[Prompts | None], value: Prompts) -> Iterator[None]:
+    token = variable.set(value)
+    try:
+        yield
+    finally:
+        variable.reset(token)
 
 
 def _repeat(x: Tensor, times: int) -> Tensor:
@@ -113,19 +158,25 @@ def segment_attention(
     value: Tensor,
     segments: Segments,
     *,
+    earlier: Memory | None = None,
     dropout: float = 0.0,
     scaling: float | None = None,
     sliding_window: int | None = None,
 ) -> Tensor:
     """Causal attention [1, N, heads, D] in which a segment sees itself and the segment it goes on from.
 
-    query [1, heads, N, D]; key and value [1, kv, N, D], kv dividing heads.
+    query [1, heads, N, D]; key and value [1, kv, N, D], kv dividing heads; earlier: the segments of another pass, which these go
+    on from instead of each other.
     """
     times = query.shape[1] // key.shape[1]
     # split, not slices: its backward lays the parts' gradients side by side once, instead of adding N-sized ones per segment.
     parts = [x.split(segments.lengths, dim=2) for x in (query, _repeat(key, times), _repeat(value, times))]
     # The kernel wants keys in a row, and backward keeps what it was given: one copy for all who go on from a segment.
-    held = {i: (parts[1][i].contiguous(), parts[2][i].contiguous()) for i in {*segments.after} - {-1}}
+    sources = list(zip(parts[1], parts[2], strict=True)) if earlier is None else earlier
+    held = {
+        i: tuple(_repeat(x, query.shape[1] // x.shape[1]).contiguous() for x in sources[i])
+        for i in {*segments.after} - {-1}
+    }
     out = []
     for q, k, v, after in zip(*parts, segments.after, strict=True):
         n = q.shape[2]
@@ -155,7 +206,11 @@ def _aware(original: Callable[..., Any]) -> Callable[..., Any]:
         if unknown:
             raise ValueError(f"packed attention does not know {unknown}; use layout='padded'")
         known = {k: kwargs[k] for k in ("dropout", "scaling", "sliding_window") if k in kwargs}
-        return segment_attention(query, key, value, Segments.read(attention_mask), **known), None
+        segments, keeping, going_on = Segments.read(attention_mask), _keeping.get(), _going_on.get()
+        if keeping is not None:
+            keeping.keep(module, key, value, segments)
+        earlier = None if going_on is None else going_on.read[module]
+        return segment_attention(query, key, value, segments, earlier=earlier, **known), None
 
     attention.knows_segments = True  # type: ignore[attr-defined]
     return attention

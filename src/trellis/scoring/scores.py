@@ -35,9 +35,7 @@ def score(
         raise ValueError(f"temperature must be positive, found {temperature}")
 
     def run(module: nn.Module) -> Named:
-        plan = plan_for(module, layout)
-        found = _fused if plan.fused else _whole
-        return found(module, batch, plan, temperature, entropy, hits, value_head)
+        return planned(module, batch, plan_for(module, layout), temperature, entropy, hits, value_head)
 
     return Scores(**inside(model, run))
 
@@ -58,16 +56,32 @@ def _values(head: nn.Module, states: Tensor) -> Tensor:
         return head(states.to(next(head.parameters()).dtype)).squeeze(-1)
 
 
-def _fused(
+def planned(
     model: nn.Module,
     batch: TokenBatch,
     plan: Plan,
-    temperature: float,
-    entropy: bool,
-    hits: bool,
-    value_head: nn.Module | None,
+    temperature: float = 1.0,
+    entropy: bool = False,
+    hits: bool = False,
+    value_head: nn.Module | None = None,
 ) -> Named:
-    lm, arranged = base_causal_lm(model), plan.arrange(batch)
+    """The tensors of `Scores` for a batch, by a plan; inside the forward call of what wraps the model."""
+    if not plan.fused:
+        return _whole(model, batch, plan, temperature, entropy, hits, value_head)
+    return laid_out(model, batch, plan.arrange(batch), temperature, entropy, hits, value_head)
+
+
+def laid_out(
+    model: nn.Module,
+    batch: TokenBatch,
+    arranged: Arranged,
+    temperature: float = 1.0,
+    entropy: bool = False,
+    hits: bool = False,
+    value_head: nn.Module | None = None,
+) -> Named:
+    """The same for a batch that is arranged already, by trunk and head."""
+    lm = base_causal_lm(model)
     states = trunk_states(model, arranged, arranged.flat)
     count(lm, batch, arranged.tokens, len(states))
     targets = batch.input_ids.flatten()[arranged.place]

@@ -28,8 +28,8 @@ from .given import Given, OnTrainBegin
 from .memory import Memory
 from .order import endless, seeded
 from .own_rows import Held, OwnRows, swapped
-from .running import load_running, operations, running_state, tokens_in
-from .saving import Saving, require_finite, trained
+from .running import callback_tensors, load_running, operations, running_state, tokens_in
+from .saving import Saving, create_model_card, require_finite, trained
 from .sharding import ShardedTrainer
 from .signals import Boundary, Signals
 from .step import Step
@@ -48,6 +48,7 @@ class PostTrainer(ShardedTrainer):
     metrics: ClassVar[list[Metric]] = []
     counted: ClassVar[tuple[str, ...]] = ()
     """Attributes that `loss` changes, beside the meter: they are put back when a step is taken anew or left out."""
+    create_model_card = create_model_card
 
     def __init__(
         self,
@@ -113,11 +114,11 @@ class PostTrainer(ShardedTrainer):
 
     def extra_state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Tensors and JSON values, beyond weights and optimizer, that the next step depends on."""
-        return {}, running_state(self)
+        return callback_tensors(self), running_state(self)
 
     def load_extra_state(self, tensors: dict[str, Tensor], plain: dict[str, Any]) -> None:
         """The inverse of `extra_state`."""
-        load_running(self, plain)
+        load_running(self, tensors, plain)
 
     def abandon_data(self) -> None:
         """Train no more on what was made by weights that are gone (a rollout in use)."""
@@ -289,7 +290,6 @@ class PostTrainer(ShardedTrainer):
             return
         require_finite(trained(self.model) if state_dict is None else state_dict.items())
         folder = Path(output_dir or self.args.output_dir)
-        folder.mkdir(parents=True, exist_ok=True)
         self.saving.parts(folder, state_dict)
         if self.processing_class is not None:
             self.processing_class.save_pretrained(str(folder))

@@ -17,7 +17,8 @@ from transformers.utils import is_torch_bf16_gpu_available
 
 from .fields import config, option, switch
 from .memory_config import MemoryConfig
-from .old_names import HF_OLD_NAMES, Old, closest
+from .old_fields import HF_OLD_NAMES
+from .old_names import Old, closest
 from .unused import EVERYWHERE, refuse_unused
 from .world import asked_precision, check_size, prepare
 
@@ -128,6 +129,7 @@ class TrellisConfig(MemoryConfig):
 
     def __post_init__(self) -> None:
         self._read_json()
+        self.report_to = "none" if self.report_to is None else self.report_to  # as transformers 5 writes it
         check_choices(self)
         self._check_faults()
         refuse_unused(self)

@@ -73,9 +73,7 @@ class CPOTrainer(ReferenceFreeTrainer):
     `model` may be a name; `args` a plain TrainingArguments. `reports` tell what became of the data.
     """
 
-    @takes_old_arguments(
-        CPOConfig, "max_length", "max_prompt_length", "beta", "loss_type", "dataset_num_proc"
-    )
+    @takes_old_arguments(CPOConfig)
     def __init__(
         self,
         model: Any,

@@ -49,25 +49,7 @@ class DPOTrainer(PostTrainer):
     counted = ("tokens_seen", "whole")
     metrics: ClassVar[list[Metric]] = METRICS
 
-    @takes_old_arguments(
-        DPOConfig,
-        *("beta", "label_smoothing", "loss_type", "max_length", "max_prompt_length", "max_target_length"),
-        *(
-            "truncation_mode",
-            "precompute_ref_log_probs",
-            "dataset_num_proc",
-            "model_init_kwargs",
-            "rpo_alpha",
-        ),
-        *(
-            "ref_model_init_kwargs",
-            "model_adapter_name",
-            "ref_adapter_name",
-            "reference_free",
-            "disable_dropout",
-        ),
-        *("force_use_ref_model", "generate_during_eval", "label_pad_token_id", "sync_ref_model"),
-    )
+    @takes_old_arguments(DPOConfig)
     def __init__(
         self,
         model: Any,

@@ -9,21 +9,15 @@ from ..data.prepare import check_lengths, check_limit
 from ..losses.divergence import DIVERGENCES
 from ..losses.preference import Objective, bind
 from .config import TrellisConfig, config, option
-from .old_names import Old, needless
-
-_COMPUTED = "log-probs are always computed only where they are needed"
+from .old_fields import DPO
+from .old_names import Old
 
 
 @config
 class DPOConfig(TrellisConfig):
     """Direct preference optimisation. Losses, each with its paper: docs/dpo.md."""
 
-    renamed: ClassVar[Mapping[str, str | Old]] = {
-        "use_logits_to_keep": needless(_COMPUTED),
-        "use_liger_loss": needless(_COMPUTED),
-        "label_pad_token_id": needless("masks come from lengths, not from a label"),
-        "base_model_attribute_name": needless("the trunk is found by itself"),
-    }
+    renamed: ClassVar[Mapping[str, str | Old]] = DPO
 
     learning_rate: float = option(1e-6, "Peak learning rate of AdamW.")
     model_init_kwargs: dict[str, Any] | str | None = option(

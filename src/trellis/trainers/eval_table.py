@@ -19,10 +19,10 @@ LONGEST = 256
 Writers = Mapping[str, Callable[[], AbstractContextManager[nn.Module]]]
 
 
-def _room(trainer: Any, model: nn.Module, longest: int) -> int:
-    """Tokens that a sample may have: the completions' limit, or what max_length and the model's positions leave."""
+def room(trainer: Any, model: nn.Module, longest: int) -> int:
+    """Tokens that a sample may have: the limit of completions, or what max_length and the model's positions leave."""
     args = trainer.args
-    limits = [LONGEST if args.max_completion_length is None else args.max_completion_length]
+    limits = [getattr(args, "max_completion_length", None) or LONGEST]
     limits += [x - longest for x in (args.max_length, learned_positions(model)) if x is not None]
     return max(1, min(limits))
 
@@ -36,7 +36,7 @@ def sample_table(trainer: Any, rows: Any, writers: Writers) -> list[dict[str, st
     if not prompts:
         return []
     params = SamplingParams(
-        max_new_tokens=_room(trainer, policy, max(map(len, prompts))),
+        max_new_tokens=room(trainer, policy, max(map(len, prompts))),
         stop_ids=stop_ids(tokenizer, getattr(policy, "generation_config", None)),
     )
     seeds = [derived_seed(trainer.args.seed, "table", i) for i in range(len(prompts))]

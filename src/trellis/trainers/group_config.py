@@ -11,11 +11,11 @@ from ..engines.choose import check_fields
 from ..rollout import SamplingParams
 from .ahead import check_ahead
 from .config import TrellisConfig, config, option
-from .old_names import Old, needless, refused
+from .old_fields import GROUP
+from .old_names import Old
 from .schedule import Schedule
 from .unused import ON_POLICY
 
-_ENGINE = "the engine in this process reads a group's prompt once, and rows leave as they finish"
 SAMPLED = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
 
 
@@ -27,17 +27,7 @@ class GroupConfig(TrellisConfig):
     gradient_accumulation_steps × ranks of them, a rollout steps_per_generation / gradient_accumulation_steps such steps.
     """
 
-    renamed: ClassVar[Mapping[str, str | Old]] = {
-        "use_liger_loss": needless("log-probs are always computed only where they are needed"),
-        "wandb_log_unique_prompts": "log_unique_prompts",
-        "vllm_guided_decoding_regex": "vllm_structured_outputs_regex",
-        "cache_implementation": needless(_ENGINE),
-        "use_transformers_paged": needless(_ENGINE),
-        "use_transformers_continuous_batching": needless(_ENGINE),
-        "transformers_continuous_batching_config": needless(_ENGINE),
-        "log_multimodal": needless("prompts hold no images here"),
-        "log_completions_hub_repo": refused("upload the folder completions of output_dir yourself"),
-    }
+    renamed: ClassVar[Mapping[str, str | Old]] = GROUP
     unused: ClassVar[Mapping[str, str]] = ON_POLICY
 
     learning_rate: float = option(1e-6, "Peak learning rate of AdamW.")

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from ..losses.group import GRPO_LOSSES, GroupObjective, bind_group_loss
 from .config import config, option
 from .group_config import GroupConfig
+from .old_fields import GRPO
 from .old_names import Old
 
 _CORRECTIONS = ("token_truncate", "token_mask", "sequence_truncate", "sequence_mask")
@@ -22,9 +23,7 @@ def _scale(value: Any) -> Any:
 class GRPOConfig(GroupConfig):
     """Group relative policy optimisation. Losses, each with its paper: docs/losses.md."""
 
-    renamed: ClassVar[Mapping[str, str | Old]] = {
-        "vllm_importance_sampling_cap": "vllm_importance_sampling_clip_max",
-    }
+    renamed: ClassVar[Mapping[str, str | Old]] = GRPO
 
     loss_type: str = option("dapo", "How tokens' terms are made and averaged.", choices=tuple(GRPO_LOSSES))
     importance_sampling_level: str = option(

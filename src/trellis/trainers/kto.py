@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -13,18 +12,18 @@ from transformers import TrainingArguments
 from ..data import DataReport
 from ..data.unpaired import LabelledAnswers, as_labelled, collate_unpaired
 from ..losses.binding import bound
-from ..losses.unpaired import UNPAIRED_LOSSES, mismatch_kl
+from ..losses.unpaired import UNPAIRED_LOSSES
 from ..metrics import Metric
 from ..models import Reference, base_causal_lm
 from ..rollout import evaluation
 from ..types import LossOutput, Metrics, Scores, TokenBatch, UnpairedBatch
-from .base import PostTrainer
 from .config import adopt
 from .dpo_metrics import mean_logit
 from .dpo_setup import build_policy, mapped, pair_tokenizer
 from .eval_table import show_samples
 from .follow import FollowPolicy, own_weights
 from .kto_config import KTOConfig
+from .kto_kl import MismatchedKL
 from .kto_setup import (
     METRICS,
     build_reference,
@@ -40,7 +39,7 @@ from .precompute import COLUMNS, weights_hash, with_reference
 __all__ = ["KTOConfig", "KTOTrainer"]
 
 
-class KTOTrainer(PostTrainer):
+class KTOTrainer(MismatchedKL):
     """Trains a causal language model on single answers with a label, against a frozen reference; pairs are taken apart.
 
     Mismatched prompts and answers are drawn once over the whole data, and their KL is one number for an optimizer step: neither
@@ -50,14 +49,8 @@ class KTOTrainer(PostTrainer):
 
     counted = ("tokens_seen",)
     metrics: ClassVar[list[Metric]] = METRICS
-    held_out_kl: Tensor | None = None
 
-    @takes_old_arguments(
-        KTOConfig,
-        *("beta", "loss_type", "desirable_weight", "undesirable_weight", "max_length", "max_prompt_length"),
-        *("max_completion_length", "truncation_mode", "precompute_ref_log_probs", "disable_dropout"),
-        *("model_init_kwargs", "ref_model_init_kwargs", "dataset_num_proc", "generate_during_eval"),
-    )
+    @takes_old_arguments(KTOConfig)
     def __init__(
         self,
         model: Any,
@@ -134,64 +127,6 @@ class KTOTrainer(PostTrainer):
         batch = self.collate([as_labelled(row) for row in rows])
         return self.reference_logps(self._prepare_inputs(batch).tokens).view(2, -1).T
 
-    def reference_logps(self, tokens: TokenBatch) -> Tensor:
-        """[rows]: log π_ref of each row's answer, without gradient."""
-        if self.reference is None:
-            raise ValueError(
-                "these rows have no reference log-probs, and the reference was let go after precomputing; pass the data to the "
-                "constructor, or write precompute_ref_log_probs=False"
-            )
-        with self.watchdog.during("scoring"), self.reference.active(self.model) as model:
-            return self.score(model, tokens).logps.sum(1)
-
-    # ---- one KL for the whole step -------------------------------------------------------------------------------------
-
-    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> Any:
-        batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
-        return self.measured(batches, self.sum_over_ranks, len(self.own_rows.of(batches))), items
-
-    @torch.no_grad()
-    def measured(
-        self,
-        batches: list[UnpairedBatch],
-        reduce: Callable[[Tensor], Tensor] = lambda x: x,
-        own: int | None = None,
-    ) -> list[UnpairedBatch]:
-        """The micro-batches of a step with their reference log-probs and, where the loss wants it, the step's KL; `reduce` sums a
-        tensor over ranks, the first `own` batches count."""
-        known = []
-        for batch in map(self._prepare_inputs, batches):
-            known.append(replace(batch, ref_logps=self._all_reference_logps(batch)))
-        if not self.wants_kl:
-            return known
-        kl = self.estimate(known, reduce, own)
-        return [replace(batch, kl=kl) for batch in known]
-
-    def _all_reference_logps(self, batch: UnpairedBatch) -> Tensor:
-        if batch.ref_logps is not None:
-            return batch.ref_logps
-        # The same rows side by side as in the policy's passes: with equal weights the ratio is then exactly 1.
-        parts = [batch.own(), *([batch.mismatched()] if self.wants_kl else [])]
-        return torch.cat([self.reference_logps(part) for part in parts])
-
-    @torch.no_grad()
-    def estimate(
-        self, batches: Iterable[UnpairedBatch], reduce: Callable[[Tensor], Tensor], own: int | None = None
-    ) -> Tensor:
-        """z of all mismatched rows of the first `own` of `batches` (None: of all), under the policy as it is now."""
-        found = torch.zeros(2, dtype=torch.float64)
-        with self.watchdog.during("scoring"), evaluation(self.model):
-            for number, batch in enumerate(batches):
-                rows = batch.mismatched()
-                logps = self.score(self.model, rows).logps.sum(1)
-                known = batch.ref_logps
-                ref = self.reference_logps(rows) if known is None else known[len(batch) :]
-                if own is None or number < own:
-                    sums = [float((logps - ref).double().sum()), len(batch)]
-                    found += torch.tensor(sums, dtype=torch.float64)
-        total, count = reduce(found)
-        return mismatch_kl(total, count.clamp(min=1))
-
     # ---- the three sentences -------------------------------------------------------------------------------------------
 
     def collate(self, rows: list[dict[str, Any]]) -> UnpairedBatch:
@@ -209,13 +144,9 @@ class KTOTrainer(PostTrainer):
 
     def loss(self, model: nn.Module, batch: UnpairedBatch) -> LossOutput:
         """Σ over rows of the loss named by `loss_type`."""
-        if self.wants_kl and batch.kl is None:
-            batch = self._with_kl(batch)
         lm, rows = base_causal_lm(model), batch.own()
-        known = self._own_reference(
-            batch
-        )  # before the policy is scored, whose activations stay until backward
-        scores = self.score(model, rows, entropy=True, value_head=mean_logit(lm))
+        batch, scores = self.beside_kl(model, batch, entropy=True, value_head=mean_logit(lm))
+        known = self.own_reference(batch)
         ratios = scores.logps.sum(1) - known.to(scores.logps)
         kl = () if batch.kl is None else (batch.kl.to(ratios),)
         total = self.row_loss(ratios, batch.label, *kl).sum()
@@ -226,17 +157,6 @@ class KTOTrainer(PostTrainer):
         if model.training:
             self.tokens_seen = self.tokens_seen.to(total.device) + rows.attention_mask.sum()
         return LossOutput(total, metrics)
-
-    def _with_kl(self, batch: UnpairedBatch) -> UnpairedBatch:
-        """The batch with the KL of the held-out data that is being evaluated, else, outside of any step, with its own."""
-        if self.held_out_kl is None:
-            return self.measured([batch])[0]
-        return replace(batch, kl=self.held_out_kl)
-
-    def _own_reference(self, batch: UnpairedBatch) -> Tensor:
-        if batch.ref_logps is None:
-            return self.reference_logps(batch.own())
-        return batch.ref_logps[: len(batch)]
 
     @torch.no_grad()
     def _described(self, batch: UnpairedBatch, rows: TokenBatch, ratios: Tensor, scores: Scores) -> Metrics:
@@ -254,7 +174,7 @@ class KTOTrainer(PostTrainer):
 
     def predictions(self, model: nn.Module, batch: UnpairedBatch) -> tuple[Tensor, Tensor]:
         """(rewards β log π/π_ref [B], labels [B])."""
-        ratios = self.score(model, batch.own()).logps.sum(1) - self._own_reference(batch)
+        ratios = self.score(model, batch.own()).logps.sum(1) - self.own_reference(batch)
         return self.args.beta * ratios, batch.label
 
     # ---- evaluation, and what a resumed run has to know ----------------------------------------------------------------

@@ -8,15 +8,15 @@ from typing import Any, ClassVar
 from ..data.prepare import check_lengths, check_limit
 from ..losses.unpaired import UNPAIRED_LOSSES
 from .config import TrellisConfig, config, option
+from .old_fields import KTO
 from .old_names import Old
-from .reference_free import OLD_OPTIONS
 
 
 @config
 class KTOConfig(TrellisConfig):
     """Arguments of `KTOTrainer`."""
 
-    renamed: ClassVar[Mapping[str, str | Old]] = OLD_OPTIONS
+    renamed: ClassVar[Mapping[str, str | Old]] = KTO
 
     learning_rate: float = option(1e-6, "The initial learning rate.")
     model_init_kwargs: dict[str, Any] | str | None = option(

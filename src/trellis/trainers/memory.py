@@ -51,11 +51,12 @@ def spans(batch: Any, rows: int | None, tokens: int | None) -> list[range]:
 
 class Memory:
     """Takes micro-batches in parts of at most `rows` rows (None: whole), a number that is found once and kept, and of at most
-    `micro_batch_tokens` tokens."""
+    `micro_batch_tokens` tokens. before_cut: a micro-batch with what the loss of a part of it needs to know of the whole."""
 
     def __init__(self, trainer: Any) -> None:
         self.trainer = trainer
         self.rows: int | None = None
+        self.before_cut: Callable[[Any], Any] = lambda batch: batch
 
     def __call__(self, take: Take, model: nn.Module, batch: Any, items: Any) -> Tensor:
         """The loss of a micro-batch after its backward pass by `take`. Raises MemoryError when a single row does not fit."""
@@ -88,6 +89,7 @@ class Memory:
         if tokens is None and (self.rows is None or len(batch) <= self.rows):
             return take(model, batch, items)
         items = self.trainer.count_items([batch]) if items is None else items
+        batch = self.before_cut(batch)
         parts = [rows_of(batch, part) for part in spans(batch, self.rows, tokens)]
         return torch.stack([take(model, part, items) for part in parts]).sum(0)
 

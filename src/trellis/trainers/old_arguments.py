@@ -1,28 +1,30 @@
-"""What trainers' constructors took in older tutorials, and where each goes today."""
+"""How a trainer's constructor takes what it took in older tutorials; the arguments themselves: `old_keywords`."""
 
 from __future__ import annotations
 
 import functools
 import inspect
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import fields
 from typing import Any, NoReturn, TypeVar, cast
 
 from .config import TrellisConfig, adopt
-from .old_names import closest, old_names
+from .old_keywords import ARGUMENTS, MOVED
+from .old_names import closest, old_names, today
 
 Build = TypeVar("Build", bound=Callable[..., None])
-NEEDLESS = ("num_of_sequences", "chars_per_token", "dataset_batch_size")
 
 
-def takes_old_arguments(config: type[TrellisConfig], *moved: str) -> Callable[[Build], Build]:
-    """A constructor that also takes `tokenizer` and, as its own keywords, the `moved` fields of its config, as TRL's once did; a
-    FutureWarning says where they go. Raises TypeError for any other unknown keyword, with the place or the name it should have.
+def takes_old_arguments(config: type[TrellisConfig]) -> Callable[[Build], Build]:
+    """A constructor that also takes its trainer's `ARGUMENTS` and, as its own keywords, the `MOVED` fields of its config, as
+    TRL's once did; a FutureWarning says where they go. Raises TypeError for any other unknown keyword, with the place or the
+    name it should have.
     """
 
     def decorate(build: Build) -> Build:
         signature = inspect.signature(build)
+        trainer = build.__qualname__.split(".")[0]
 
         @functools.wraps(build)
         def __init__(self: Any, *args: Any, **keywords: Any) -> None:
@@ -30,7 +32,7 @@ def takes_old_arguments(config: type[TrellisConfig], *moved: str) -> Callable[[B
             if not old:
                 return build(self, *args, **keywords)
             bound = signature.bind_partial(self, *args, **keywords)
-            _place(type(self).__name__, config, moved, old, bound.arguments)
+            place(trainer, config, old, bound.arguments)
             return build(*bound.args, **bound.kwargs)
 
         return cast(Build, __init__)
@@ -38,48 +40,49 @@ def takes_old_arguments(config: type[TrellisConfig], *moved: str) -> Callable[[B
     return decorate
 
 
-def _place(
-    owner: str,
-    config: type[TrellisConfig],
-    moved: Iterable[str],
-    old: dict[str, Any],
-    given: dict[str, Any],
-) -> None:
+def place(trainer: str, config: type[TrellisConfig], old: dict[str, Any], given: dict[str, Any]) -> None:
     """Put the `old` keywords where they go among the `given` ones."""
+    owner = type(given["self"]).__name__
     found = {}
     for name, value in old.items():
-        if name == "tokenizer":
-            if given.get("processing_class") is not None:
-                raise TypeError(
-                    f"{owner}: tokenizer is the old name of processing_class; give only one of them"
-                )
-            given["processing_class"] = value
-            _warn(f"{owner}: tokenizer is now processing_class")
-        elif name in NEEDLESS:
-            _warn(f"{owner}: {name} is no longer needed and does nothing")
-        elif name in moved:
-            today = _today(config, name)
-            found[today] = value
+        if name in ARGUMENTS[trainer]:
+            entry = ARGUMENTS[trainer][name]
+            if entry.new and given.get(entry.new) is not None:
+                raise TypeError(f"{owner}: {name} is the old name of {entry.new}; give only one of them")
+            replaced = today(owner, name, entry, value, show=False)
+            given.update([replaced] if replaced else [])
+        elif name in MOVED[trainer]:
+            field = _field(config, name)
+            found[name] = value
             _warn(
-                f"{owner}: {name} is now a field of its config; write args={config.__name__}({today}={value!r})"
+                f"{owner}: {name} is now a field of its config; write args={config.__name__}({field}={value!r})"
             )
         else:
             raise TypeError(_unknown(owner, config, name, value, given))
     if found:
         args = adopt(given.get("args"), config)
         values = {f.name: getattr(args, f.name) for f in fields(args) if f.init}
-        given["args"] = config(**{**values, **found})
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # said above, with the place
+            given["args"] = config(**{**values, **_renamed(config, found)})
 
 
-def _today(config: type[TrellisConfig], name: str) -> str:
+def _renamed(config: type[TrellisConfig], found: dict[str, Any]) -> dict[str, Any]:
+    """`found` under today's names, as the config itself would read it."""
+    table = old_names(config)
+    read = [today(config.__name__, n, table[n], v) if n in table else (n, v) for n, v in found.items()]
+    return dict(pair for pair in read if pair is not None)
+
+
+def _field(config: type[TrellisConfig], name: str) -> str:
     entry = old_names(config).get(name)
     return name if entry is None or entry.new is None else entry.new
 
 
 def _unknown(owner: str, config: type[TrellisConfig], name: str, value: Any, given: dict[str, Any]) -> str:
     if name in {f.name for f in fields(config)} | set(old_names(config)):
-        today = _today(config, name)
-        return f"{owner} takes no {name!r}: it is a field of its config; write args={config.__name__}({today}={value!r})"
+        field = _field(config, name)
+        return f"{owner} takes no {name!r}: it is a field of its config; write args={config.__name__}({field}={value!r})"
     known = [*inspect.signature(given["self"].__class__.__init__).parameters][1:]
     return f"{owner} takes no {name!r}{closest(name, known)}; it takes {', '.join(known)}"
 

@@ -1,12 +1,11 @@
 """Old spellings of config fields: what became of each, and how to read one.
 
 Same meaning → taken, with a FutureWarning that names the new spelling; another meaning → TypeError that says
-what to write and why; unknown → TypeError with the closest name.
+what to write and why; unknown → TypeError with the closest name. The names themselves: `old_fields`.
 """
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
@@ -17,92 +16,39 @@ from typing import Any
 @dataclass(frozen=True)
 class Old:
     """What became of an old name. `new` takes its value through `convert`; without `new`, `harmless`
-    values (all, if None) are dropped and others refused. `why` says what to write today."""
+    values (all, if None) are dropped and others refused. `why` says what to write today, `until` which release of TRL (or
+    transformers) was the last to know the name, `source` how an expression that is no literal is converted ("" where only its
+    value can tell)."""
 
     new: str | None = None
     convert: Callable[[Any], Any] | None = None
     harmless: tuple[Any, ...] | None = None
     why: str = ""
+    until: str = ""
+    source: str = ""
+
+    def takes(self, value: Any) -> bool:
+        """Whether `value` is accepted without an error."""
+        return self.harmless is None or any(
+            value is h or (h is not None and value == h) for h in self.harmless
+        )
 
 
-def renamed(new: str, convert: Callable[[Any], Any] | None = None) -> Old:
+def renamed(
+    new: str, convert: Callable[[Any], Any] | None = None, *, until: str = "", source: str = ""
+) -> Old:
     """The same thing under a new name; `convert` turns the old value into the new (or raises ValueError)."""
-    return Old(new=new, convert=convert)
+    return Old(new=new, convert=convert, until=until, source=source if convert else "{}")
 
 
-def needless(why: str) -> Old:
+def needless(why: str, *, until: str = "") -> Old:
     """Accepted and no longer needed."""
-    return Old(why=why)
+    return Old(why=why, until=until)
 
 
-def refused(why: str, harmless: tuple[Any, ...] = (None,)) -> Old:
+def refused(why: str, harmless: tuple[Any, ...] = (None,), *, until: str = "") -> Old:
     """Only the `harmless` values (they never did anything) are accepted; any other is an error that says `why`."""
-    return Old(harmless=harmless, why=why)
-
-
-def _ratio(value: Any) -> float:
-    if not 0 <= float(value) < 1:
-        raise ValueError(f"warmup_ratio must be at least 0 and below 1, found {value}")
-    return float(value)
-
-
-def _sampling(value: Any) -> str:
-    return "group_by_length" if value else "random"
-
-
-def _optimizer(value: Any) -> str:
-    return "adafactor" if value else "adamw_torch_fused"
-
-
-def _organization(value: Any) -> str:
-    raise ValueError(f'write hub_model_id="{value}/NAME"')
-
-
-def _inputs(value: Any) -> list[str]:
-    return ["inputs"] if value else []
-
-
-def _tensorboard(value: Any) -> Any:
-    if value is not None:
-        os.environ["TENSORBOARD_LOGGING_DIR"] = str(value)
-    return None
-
-
-_OFF = (None, False)
-_AMP = "mixed precision has one implementation now; choose it with bf16 or fp16"
-_FSDP = 'write fsdp_config={"%s": …}'
-
-HF_OLD_NAMES: dict[str, Old] = {
-    "warmup_ratio": renamed("warmup_steps", _ratio),
-    "no_cuda": renamed("use_cpu"),
-    "group_by_length": renamed("train_sampling_strategy", _sampling),
-    "evaluation_strategy": renamed("eval_strategy"),
-    "adafactor": renamed("optim", _optimizer),
-    "per_gpu_train_batch_size": renamed("per_device_train_batch_size"),
-    "per_gpu_eval_batch_size": renamed("per_device_eval_batch_size"),
-    "push_to_hub_model_id": renamed("hub_model_id"),
-    "push_to_hub_token": renamed("hub_token"),
-    "push_to_hub_organization": renamed("hub_model_id", _organization),
-    "torchdynamo": renamed("torch_compile_backend"),
-    "include_inputs_for_metrics": renamed("include_for_metrics", _inputs),
-    "include_tokens_per_second": refused('write include_num_input_tokens_seen="all"', _OFF),
-    "logging_dir": Old(convert=_tensorboard, why="TENSORBOARD_LOGGING_DIR was set to it for TensorBoard"),
-    "overwrite_output_dir": needless("a run continues an old one only with resume_from_checkpoint"),
-    "use_mps_device": needless("the machine's accelerator is found by itself"),
-    "save_safetensors": refused("weights are always written as safetensors", (True, None)),
-    "jit_mode_eval": refused("write torch_compile=True", _OFF),
-    "use_legacy_prediction_loop": refused("there is one evaluation loop", _OFF),
-    "fp16_opt_level": refused(_AMP, (None, "O1")),
-    "fp16_backend": refused(_AMP, (None, "auto", "amp", "cuda_amp")),
-    "half_precision_backend": refused(_AMP, (None, "auto", "amp", "cuda_amp", "cpu_amp")),
-    "tpu_num_cores": refused("start the processes with a launcher"),
-    "tpu_metrics_debug": refused('write debug="tpu_metrics_debug"', _OFF),
-    "past_index": refused("models keep no past between batches", (None, -1)),
-    "fsdp_min_num_params": refused(_FSDP % "min_num_params", (None, 0)),
-    "fsdp_transformer_layer_cls_to_wrap": refused(_FSDP % "transformer_layer_cls_to_wrap"),
-    "mp_parameters": refused("SageMaker model parallelism is gone", (None, "")),
-    "ray_scope": refused("pass the scope to hyperparameter_search", (None, "last")),
-}
+    return Old(harmless=harmless, why=why, until=until)
 
 
 def old_names(cls: type) -> dict[str, Old]:
@@ -125,16 +71,21 @@ def replacement(cls: type, name: str, value: Any) -> tuple[str, Any] | None:
 
     Raises TypeError when the value has no counterpart.
     """
-    entry = old_names(cls)[name]
-    if entry.harmless is not None and value not in entry.harmless:
-        raise TypeError(f"{cls.__name__}: {name}={value!r} is not accepted any more: {entry.why}")
+    return today(cls.__name__, name, old_names(cls)[name], value)
+
+
+def today(owner: str, name: str, entry: Old, value: Any, *, show: bool = True) -> tuple[str, Any] | None:
+    """What `name=value` of `owner` is by its `entry`, as `replacement` says it; `show`: with the value."""
+    if not entry.takes(value):
+        raise TypeError(f"{owner}: {name}={value!r} is not accepted any more: {entry.why}")
     try:
         value = entry.convert(value) if entry.convert else value
     except ValueError as error:
-        raise TypeError(f"{cls.__name__}: {name}={value!r} is not accepted: {error}") from error
+        raise TypeError(f"{owner}: {name}={value!r} is not accepted: {error}") from error
     if entry.harmless is None:
-        says = f"is now {entry.new}={value!r}" if entry.new else f"is no longer needed: {entry.why}"
-        warnings.warn(f"{cls.__name__}: {name} {says}", FutureWarning, stacklevel=4)
+        new = f"{entry.new}={value!r}" if show else entry.new
+        says = f"is now {new}" if entry.new else f"is no longer needed: {entry.why}"
+        warnings.warn(f"{owner}: {name} {says}", FutureWarning, stacklevel=5)
     return (entry.new, value) if entry.new else None
 
 

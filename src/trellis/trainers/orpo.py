@@ -33,7 +33,7 @@ class ORPOTrainer(ReferenceFreeTrainer):
         Metric("log_odds_chosen", "mean log-odds of the chosen − log-odds of the rejected"),
     ]
 
-    @takes_old_arguments(ORPOConfig, "max_length", "max_prompt_length", "beta", "dataset_num_proc")
+    @takes_old_arguments(ORPOConfig)
     def __init__(
         self,
         model: Any,

@@ -101,6 +101,9 @@ class PPOTrainer(OnPolicyTrainer):
         "step",
         "train() runs the whole loop with what reward_funcs return; a loop of your own is 40 lines, see examples/bare_ppo.py",
     )
+    generate_completions = gone(
+        "generate_completions", "write evaluate(); num_sample_generations=… shows tables"
+    )
     generate = gone("generate", "write trellis.rollout.sample(model, prompts, SamplingParams(…), seeds=…)")
 
     @property

@@ -3,24 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from .ahead import check_ahead
 from .config import TrellisConfig, config, option
-from .old_names import Old, needless, refused, renamed
+from .old_fields import PPO
+from .old_names import Old
 from .schedule import Schedule
 from .unused import ON_POLICY
-
-
-def _estimator(kind: Any) -> str:
-    if kind != "kl":
-        raise ValueError("only 'kl' has a counterpart, kl_estimator='k1'")
-    return "k1"
-
-
-def _trackers(value: Any) -> Any:
-    return value or "none"
-
 
 RANGES: list[tuple[tuple[str, ...], Callable[[float], bool], str]] = [
     (
@@ -40,34 +30,6 @@ RANGES: list[tuple[tuple[str, ...], Callable[[float], bool], str]] = [
 ]
 _ROWS = "rows are per_device_train_batch_size × gradient_accumulation_steps × ranks per rollout, cut into num_mini_batches"
 
-OLD_NAMES: dict[str, str | Old] = {
-    "model_name": refused("pass model='…' to PPOTrainer"),
-    "reward_model": refused("pass reward_model='…' to PPOTrainer"),
-    "query_dataset": refused("pass train_dataset=… to PPOTrainer"),
-    "ppo_epochs": "num_ppo_epochs",
-    "init_kl_coef": "kl_coef",
-    "horizon": "kl_horizon",
-    "target": "kl_target",
-    "adap_kl_ctrl": refused(
-        "write kl_target=6.0 for an adaptive coefficient, nothing for a constant one", (None, False)
-    ),
-    "kl_penalty": renamed("kl_estimator", _estimator),
-    "early_stopping": refused("write early_stop_kl=…", (None, False)),
-    "target_kl": refused("write early_stop_kl=… (compared with policy/approxkl_avg)"),
-    "score_clip": "reward_clip",
-    "use_score_scaling": refused("write reward_scale=… or whiten_rewards=True", (None, False)),
-    "use_score_norm": refused("write whiten_rewards=True", (None, False)),
-    "ratio_threshold": refused("early_stop_kl=… leaves a rollout whose updates are too large"),
-    "non_eos_penalty": refused("write missing_eos_penalty=1.0 (how much is subtracted)", (None, False)),
-    "forward_batch_size": "local_rollout_forward_batch_size",
-    "backward_batch_size": refused(_ROWS),
-    "steps": refused("write total_episodes=… (completions) or max_steps=… (optimizer steps)"),
-    "log_with": renamed("report_to", _trackers),
-    "optimize_cuda_cache": needless("nothing is cached between steps"),
-    "optimize_device_cache": needless("nothing is cached between steps"),
-    "is_peft_model": needless("it is found out"),
-}
-
 
 @config
 class PPOConfig(TrellisConfig):
@@ -75,7 +37,7 @@ class PPOConfig(TrellisConfig):
     num_ppo_epochs × num_mini_batches optimizer steps are taken on it.
     """
 
-    renamed: ClassVar[Mapping[str, str | Old]] = OLD_NAMES
+    renamed: ClassVar[Mapping[str, str | Old]] = PPO
     unused: ClassVar[Mapping[str, str]] = ON_POLICY
 
     exp_name: str = option(
@@ -127,11 +89,14 @@ class PPOConfig(TrellisConfig):
     reward_scale: float = option(1.0, "Scores are multiplied by this.")
     reward_clip: float | None = option(None, "Scores are then clipped to ± this.")
     whiten_rewards: bool = option(
-        False, "Divide per-token rewards by their standard deviation in the rollout."
+        False,
+        "Scale per-token rewards to standard deviation 1 in the rollout, around their mean, which stays.",
     )
     kl_coef: float = option(0.05, "Weight of the KL penalty in the reward.")
     kl_estimator: str = option(
-        "k1", "k1: unbiased; k3: unbiased, never negative, lower variance.", choices=("k1", "k3")
+        "k1",
+        "k1: in the reward it pulls as the KL does; k3: never negative, less noisy, but near the reference it hardly pulls.",
+        choices=("k1", "k3"),
     )
     kl_target: float | None = option(
         None, "Adapt kl_coef so that the KL per response comes to this (Ziegler et al. 2019)."

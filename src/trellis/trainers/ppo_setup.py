@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import nn
 from transformers import set_seed
 
-from ..models import ActorCritic, Reference, disable_dropout, load_causal_lm, load_tokenizer
+from ..models import (
+    ActorCritic,
+    PreTrainedModelWrapper,
+    Reference,
+    disable_dropout,
+    load_causal_lm,
+    load_tokenizer,
+)
 from ..rollout import SamplingParams
 from .collector import Means
 from .config import adopt
@@ -58,12 +65,14 @@ class Asked:
     data_collator: Any
     peft_config: Any
     value_peft_config: Any
+    value_head: nn.Linear | None = None
 
 
 def build_parts(asked: Asked) -> Parts:
     """Check, load and prepare. Raises ValueError or TypeError with what was found, expected, and what to write."""
     args = adopt(asked.args, PPOConfig)
     _check_order(asked.processing_class)
+    asked = _taken_apart(asked)
     funcs = _check_asked(asked)
     tokenizer = load_tokenizer(asked.processing_class, asked.model)
     prepare = prompt_reader(args, tokenizer)
@@ -87,6 +96,23 @@ def build_parts(asked: Asked) -> Parts:
         chunk_rows=rows,
     )
     return Parts(args, tokenizer, actor_critic, means, schedule, prompts, held_out)
+
+
+def _taken_apart(asked: Asked) -> Asked:
+    """Models with a value head as a model and its head; a policy's head becomes the critic, and stays the caller's object."""
+    bare = {
+        name: given.pretrained_model
+        for name in ("model", "ref_model")
+        if isinstance(given := getattr(asked, name), PreTrainedModelWrapper)
+    }
+    if isinstance(asked.value_model, PreTrainedModelWrapper):
+        raise TypeError(
+            f"value_model is a {type(asked.value_model).__name__}, a policy with a head of its own; give it as model=, or give "
+            "value_model a sequence classifier (one score)"
+        )
+    if "model" in bare and asked.value_model is None:
+        bare["value_head"] = asked.model.v_head.summary
+    return replace(asked, **bare)
 
 
 def _check_asked(asked: Asked) -> list[Any]:
@@ -122,7 +148,9 @@ def _models(asked: Asked, args: PPOConfig) -> tuple[ActorCritic, Reference]:
     value_model = asked.value_model
     if value_model is not None and value_model is asked.reward_model:
         value_model = copy.deepcopy(value_model)  # the critic is trained, the reward must not move
-    actor_critic = ActorCritic(policy, value_model, value_peft_config=asked.value_peft_config)
+    actor_critic = ActorCritic(
+        policy, value_model, value_peft_config=asked.value_peft_config, value_head=asked.value_head
+    )
     for module in (actor_critic, reference.model):
         if module is not None:
             disable_dropout(module)

@@ -20,23 +20,16 @@ from .config import TrellisConfig, config, option
 from .dpo_metrics import mean_logit
 from .dpo_setup import build_policy, check_positions, mapped, pair_data, pair_tokenizer
 from .eval_table import show_samples
-from .old_names import Old, needless, refused
+from .old_fields import PAIRWISE
+from .old_names import Old
 from .unused import NO_REFERENCE
-
-OLD_OPTIONS: dict[str, str | Old] = {
-    "label_pad_token_id": refused("what is trained is known from lengths, not from ids", (None, -100)),
-    "padding_value": refused("rows are filled up with the tokenizer's padding token; set that"),
-    "is_encoder_decoder": refused("models that read and write one sequence are trained here", (None, False)),
-    "use_liger_loss": needless("log-probabilities are always computed in chunks"),
-    "base_model_attribute_name": needless("the trunk is found by itself"),
-}
 
 
 @config
 class PairwiseConfig(TrellisConfig):
     """The fields that CPO and ORPO have in common."""
 
-    renamed: ClassVar[Mapping[str, str | Old]] = OLD_OPTIONS
+    renamed: ClassVar[Mapping[str, str | Old]] = PAIRWISE
 
     unused: ClassVar[Mapping[str, str]] = NO_REFERENCE
 

@@ -103,7 +103,7 @@ class RewardTrainer(PostTrainer):
         Metric("margin", "Σ (r_chosen − r_rejected) / P"),
     ]
 
-    @takes_old_arguments(RewardConfig, "max_length", "dataset_num_proc")
+    @takes_old_arguments(RewardConfig)
     def __init__(
         self,
         model: Any,

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 from .config import config, option
 from .group_config import GroupConfig
+from .old_fields import RLOO
+from .old_names import Old
 
 
 @config
 class RLOOConfig(GroupConfig):
     """REINFORCE with a leave-one-out baseline."""
+
+    renamed: ClassVar[Mapping[str, str | Old]] = RLOO
 
     max_prompt_length: int | None = option(
         512, "A prompt with more tokens loses its beginning (counted); None: no limit."

@@ -20,8 +20,30 @@ def running_state(trainer: Any) -> dict[str, Any]:
     return {"logging": logging, "meter": trainer.meter.state_dict(), "faults": faults}
 
 
-def load_running(trainer: Any, plain: dict[str, Any]) -> None:
-    """The inverse of `running_state`."""
+def callback_tensors(trainer: Any) -> dict[str, Tensor]:
+    """Those of callbacks that keep any (a method `kept_tensors`), under the callbacks' names."""
+    return {
+        f"{_name(callback)}.{name}": tensor
+        for callback in _keeping(trainer)
+        for name, tensor in callback.kept_tensors().items()
+    }
+
+
+def _keeping(trainer: Any) -> list[Any]:
+    return [c for c in trainer.callback_handler.callbacks if hasattr(c, "kept_tensors")]
+
+
+def _name(callback: Any) -> str:
+    return f"callback.{type(callback).__name__}"
+
+
+def load_running(trainer: Any, tensors: dict[str, Tensor], plain: dict[str, Any]) -> None:
+    """The inverse of `callback_tensors` and `running_state`."""
+    for callback in _keeping(trainer):
+        prefix = f"{_name(callback)}."
+        found = {name.removeprefix(prefix): x for name, x in tensors.items() if name.startswith(prefix)}
+        if found:
+            callback.load_tensors(found)
     logging, faults = plain["logging"], plain.get("faults", {})
     trainer._tr_loss.fill_(logging["tr_loss"])
     trainer._total_loss_scalar = logging["total_loss"]

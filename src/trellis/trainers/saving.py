@@ -14,8 +14,25 @@ from torch import Tensor, nn
 
 from .. import checkpoint
 from ..models import check_saved
+from .model_card import card_of, is_free, write_card
 
 logger = logging.getLogger(__name__)
+
+
+def create_model_card(
+    trainer: Any,
+    model_name: str | None = None,
+    dataset_name: str | list[str] | None = None,
+    tags: str | list[str] | None = None,
+    **facts: Any,
+) -> None:
+    """Write the model card, README.md, into the output directory; what is not named is found (facts: see `card_of`).
+
+    Every save writes one beside the model too. A README.md of your own is left as it is.
+    """
+    folder = Path(trainer.args.output_dir)
+    if trainer.is_world_process_zero() and is_free(folder):
+        write_card(card_of(trainer, model_name, dataset_name, tags, **facts), folder)
 
 
 class Saving:
@@ -50,7 +67,11 @@ class Saving:
 
     def parts(self, folder: Path, state: dict[str, Tensor] | None) -> None:
         """Write the trained weights and read adapters back. Raises RuntimeError when what lies there is not what is in memory."""
+        folder.mkdir(parents=True, exist_ok=True)
+        free = is_free(folder)  # asked before peft writes a card of its own
         self.trainer.save_parts(folder, state)
+        if free:
+            write_card(card_of(self.trainer), folder)
         for note in check_saved(self.trainer.model, folder, state):
             if note not in self._said:
                 logger.warning("%s", note)
@@ -68,10 +89,12 @@ class Saving:
             self._name_best(run_dir, folder)
 
     def _name_best(self, run_dir: str, folder: Path) -> None:
-        # The loop looked for the best checkpoint in the staging directory; it will lie in the run's.
+        # The loop looked for the best checkpoint in the staging directory; it will lie in the run's, where each rank loads it.
         state = self.trainer.state
-        if state.best_global_step and self.trainer.args.should_save:
-            state.best_model_checkpoint = os.path.join(run_dir, f"checkpoint-{state.best_global_step}")
+        if not state.best_global_step:
+            return
+        state.best_model_checkpoint = os.path.join(run_dir, f"checkpoint-{state.best_global_step}")
+        if self.trainer.args.should_save:
             state.save_to_json(str(folder / "trainer_state.json"))
 
     def _failed(self, error: Exception, target: Path) -> str:

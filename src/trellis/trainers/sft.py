@@ -50,18 +50,7 @@ class SFTTrainer(PostTrainer):
         Metric("aux_loss", "mean load-balancing loss of a mixture-of-experts model, per micro-batch"),
     ]
 
-    @takes_old_arguments(
-        SFTConfig,
-        *(
-            "max_seq_length",
-            "dataset_text_field",
-            "packing",
-            "eval_packing",
-            "dataset_num_proc",
-            "dataset_kwargs",
-        ),
-        *("model_init_kwargs", "neftune_noise_alpha"),
-    )
+    @takes_old_arguments(SFTConfig)
     def __init__(
         self,
         model: Any,

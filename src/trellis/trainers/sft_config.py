@@ -8,7 +8,9 @@ from typing import Any, ClassVar
 from ..data.prepare import check_lengths
 from ..losses.supervised import SUPERVISED_LOSSES
 from .config import TrellisConfig, config, option, switch
-from .old_names import renamed as old
+from .old_fields import SFT
+from .old_keywords import DATASET_KWARGS
+from .old_names import today
 from .unused import NO_REFERENCE
 
 
@@ -16,11 +18,7 @@ from .unused import NO_REFERENCE
 class SFTConfig(TrellisConfig):
     """Supervised fine-tuning."""
 
-    renamed: ClassVar[Mapping[str, Any]] = {
-        "max_seq_length": "max_length",
-        "trust_remote_code": old("model_init_kwargs", lambda value: {"trust_remote_code": bool(value)}),
-    }
-
+    renamed: ClassVar[Mapping[str, Any]] = SFT
     unused: ClassVar[Mapping[str, str]] = NO_REFERENCE
 
     learning_rate: float = option(2e-5, "Peak learning rate of AdamW.")
@@ -73,6 +71,7 @@ class SFTConfig(TrellisConfig):
             value = getattr(self, name)
             if value is not None and not isinstance(value, Mapping):
                 raise ValueError(f'{name} must be a dict (or JSON like {{"key": 1}}), found {value!r}')
+        self.dataset_kwargs = _read_today(self.dataset_kwargs)
         unknown = sorted(set(self.dataset_kwargs or {}) - {"skip_prepare_dataset"})
         if unknown:
             raise ValueError(
@@ -84,3 +83,10 @@ class SFTConfig(TrellisConfig):
                     "padding_free=True and layout='padded' contradict each other; leave one of them out"
                 )
             self.layout = "packed"
+
+
+def _read_today(given: Any) -> Any:
+    """`dataset_kwargs` without those of its names that are old; each is said in a FutureWarning."""
+    for name in set(given or {}) & set(DATASET_KWARGS):
+        today("SFTConfig(dataset_kwargs)", name, DATASET_KWARGS[name], given[name])
+    return {n: v for n, v in given.items() if n not in DATASET_KWARGS} or None if given else given

@@ -1,0 +1,27 @@
+"""Recomputed activations switched off for a while."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import nn
+
+from .modules import base_causal_lm
+
+
+@contextmanager
+def disable_gradient_checkpointing(
+    model: nn.Module, gradient_checkpointing_kwargs: dict[str, Any] | None = None
+) -> Iterator[None]:
+    """Inside, no layer of `model` recomputes its activations; afterwards those do that did before."""
+    base: Any = base_causal_lm(model)
+    on = [m for m in base.modules() if getattr(m, "gradient_checkpointing", False)]
+    for module in on:
+        module.gradient_checkpointing = False
+    try:
+        yield
+    finally:
+        for module in on:
+            module.gradient_checkpointing = True
