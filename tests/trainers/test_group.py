@@ -51,11 +51,16 @@ def test_advantages_with_rewards_that_do_not_apply(tmp_path, method):
     assert max(abs(a - b) for a, b in zip(rows_of(rollout.advantages).tolist(), wanted, strict=True)) < 1e-5
 
 
-def test_rloo_puts_the_kl_into_the_reward(tmp_path):
-    trainer = build("RLOO", tmp_path, parts={"ref_model": tiny_model("llama", seed=1)}, beta=0.3)
+@pytest.mark.parametrize("clip", [None, [0.3, 0.5]])
+def test_rloo_puts_the_kl_into_the_reward(tmp_path, clip):
+    """After the reward was clipped: the penalty has no bound."""
+    parts = {"ref_model": tiny_model("llama", seed=1)}
+    trainer = build("RLOO", tmp_path, parts=parts, beta=0.3, reward_clip_range=clip)
     rollout, verdict = rollout_of(trainer)
     kl = (rollout.old_logps - rollout.ref_logps).sum(1)
-    wanted = by_hand((verdict.total - 0.3 * kl).tolist(), 4, "RLOO")
+    scores = verdict.total if clip is None else verdict.total.clamp(*clip)
+    assert clip is None or not scores.equal(verdict.total)
+    wanted = by_hand((scores - 0.3 * kl).tolist(), 4, "RLOO")
     assert max(abs(a - b) for a, b in zip(rows_of(rollout.advantages).tolist(), wanted, strict=True)) < 1e-4
     assert trainer.meter.means()["kl"] == pytest.approx(float(kl.mean()), rel=1e-5)
 
@@ -271,9 +276,12 @@ def test_dropout_is_left_or_switched_off(tmp_path, caplog):
 
     off = build("GRPO", tmp_path, parts={"model": model()}, disable_dropout=True)
     assert {m.p for m in off.model.modules() if isinstance(m, torch.nn.Dropout)} == {0.0}
+    build("GRPO", tmp_path, parts={"model": model()})  # one step per rollout: the old ones are its own
     assert "dropout" not in caplog.text
-    build("GRPO", tmp_path, parts={"model": model()}, num_iterations=2)
-    assert "ratios begin around 1" in caplog.text
+    for method, options in (("GRPO", {"num_iterations": 2}), ("RLOO", {"beta": 0.1})):
+        caplog.clear()
+        build(method, tmp_path, parts={"model": model()}, **options)
+        assert "ratios begin around 1" in caplog.text
 
 
 def test_the_head_in_float32(tmp_path):
