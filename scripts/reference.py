@@ -14,7 +14,12 @@ from typing import Any
 import trellis
 from trellis.losses.group import GRPO_LOSSES
 from trellis.losses.registry import SUPPLIED
+from trellis.metrics import Metric
+from trellis.trainers import group_metrics, ppo_metrics
+from trellis.trainers.ahead import STALENESS, SYNC
+from trellis.trainers.collector import SAMPLING
 from trellis.trainers.config import TrellisConfig
+from trellis.trainers.on_policy import START
 
 from .health_page import health
 from .old_names_page import old_names
@@ -82,17 +87,35 @@ def options() -> str:
     return "\n\n".join(parts) + "\n"
 
 
+SAMPLERS = [
+    START,
+    SAMPLING,
+    Metric("rewards/NAME/mean", "mean of the reward NAME over the completions it applies to"),
+    Metric("rewards/NAME/std", "its standard deviation over these completions"),
+    Metric("rewards/NAME/failed", "with on_reward_error='skip': share of completions on which it failed"),
+    STALENESS,
+    SYNC,
+    *ppo_metrics.LOOP,
+    *(dataclasses.replace(m, formula=f"{m.formula} (RLOO, GRPO)") for m in group_metrics.LOOP),
+]
+"""What all trainers that sample log."""
+
+
 def metrics() -> str:
     """The page of logged names."""
     parts = [
         "# Metrics",
         "This page is written from the code (`make snapshot`). Each name is added up as (sum, count) over micro-batches, steps "
-        "and processes and divided once, when it is logged. During evaluation names start with `eval_`.",
+        "and processes and divided once, when it is logged. During evaluation names start with `eval_`. `loss`, `grad_norm`, "
+        "`learning_rate` and `epoch` are logged by the loop of transformers.",
     ]
-    for trainer in TRAINERS:
-        listed = [m for m in getattr(trellis, f"{trainer}Trainer").metrics if not m.hidden]
-        rows = [(f"`{m.name}`", cell(m.formula)) for m in listed]
-        parts.append(f"## `{trainer}Trainer`\n\n{table(('name', 'formula'), rows)}")
+    sections = [
+        (f"`{trainer}Trainer`", getattr(trellis, f"{trainer}Trainer").metrics) for trainer in TRAINERS
+    ]
+    sections.append(("`PPOTrainer`, `RLOOTrainer` and `GRPOTrainer`", SAMPLERS))
+    for title, listed in sections:
+        rows = [(f"`{m.name}`", cell(m.formula)) for m in listed if not m.hidden]
+        parts.append(f"## {title}\n\n{table(('name', 'formula'), rows)}")
     return "\n\n".join(parts) + "\n"
 
 
