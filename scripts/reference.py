@@ -107,8 +107,8 @@ SYMBOLS = {
     "DPOConfig": "r_c and r_r are log π/π_ref of the chosen and the rejected answer, summed over its tokens; Δ = r_c − r_r; "
     "β is `beta`.",
     "CPOConfig": "No reference: Δ is log π of the chosen answer − log π of the rejected one; γ is `simpo_gamma`. To each, "
-    "`cpo_alpha` adds −log π of the chosen answer per token. `alphapo` is `simpo` with `alpha` and without that. `ORPOConfig` has "
-    "one loss: −log p̄_c − β log σ(log odds(p̄_c) − log odds(p̄_r)), p̄ the probability per token (Hong et al. 2024, "
+    "`cpo_alpha` adds −log π of the chosen answer per token. `alphapo` is `simpo` with `alpha` and without that. `ORPOConfig` "
+    "has one loss: −log p̄_c − β log σ(log odds(p̄_c) − log odds(p̄_r)), p̄ the probability per token (Hong et al. 2024, "
     "2403.07691, eq. 6).",
     "KTOConfig": "r is log π/π_ref of an answer, summed over its tokens; z is the optimizer step's mean of r over mismatched "
     "answers, at least 0; w_D and w_U are `desirable_weight` and `undesirable_weight`.",
@@ -145,9 +145,10 @@ def group_losses() -> str:
     return (
         "## `GRPOConfig`\n\n`losses/group.py`, tested in `tests/losses/test_group.py`. ρ is π/π_old of a token, or the geometric "
         'mean of its row\'s with `importance_sampling_level="sequence"` (GSPO, Zheng et al. 2025, 2507.18071); W is their '
-        "product; A is the advantage, ε is `epsilon`, ε_high is ε where none is given, δ `delta`, sg stops the gradient. The divisor is summed "
-        "over all micro-batches and processes of an optimizer step before its first forward pass. `RLOOConfig` has one loss: "
-        "−min(WA, clip(W, 1 − ε, 1 + ε_high)A) per row, over rows.\n\n" + table(head, rows)
+        "product; A is the advantage, ε is `epsilon`, ε_high is ε where none is given, δ `delta`, sg stops the gradient. "
+        "The divisor is summed over all micro-batches and processes of an optimizer step before its first forward pass. "
+        "`RLOOConfig` has one loss: −min(WA, clip(W, 1 − ε, 1 + ε_high)A) per row, over rows.\n\n"
+        + table(head, rows)
     )
 
 
