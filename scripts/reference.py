@@ -125,6 +125,17 @@ LOSSES = {
     "CPOConfig": ("reference_free", "CPO_LOSSES"),
     "KTOConfig": ("unpaired", "UNPAIRED_LOSSES"),
 }
+SYMBOLS = {
+    "SFTConfig": "p is the probability of a trained token.",
+    "DPOConfig": "r_c and r_r are log π/π_ref of the chosen and the rejected answer, summed over its tokens; Δ = r_c − r_r; "
+    "β is `beta`.",
+    "CPOConfig": "No reference: Δ is log π of the chosen answer − log π of the rejected one; γ is `simpo_gamma`. To each, "
+    "`cpo_alpha` adds −log π of the chosen answer per token. `alphapo` is `simpo` with `alpha` and without that. `ORPOConfig` "
+    "has one loss: −log p̄_c − β log σ(log odds(p̄_c) − log odds(p̄_r)), p̄ the probability per token (Hong et al. 2024, "
+    "2403.07691, eq. 6).",
+    "KTOConfig": "r is log π/π_ref of an answer, summed over its tokens; z is the optimizer step's mean of r over mismatched "
+    "answers, at least 0; w_D and w_U are `desirable_weight` and `undesirable_weight`.",
+}
 
 
 def loss_row(name: str, filed: Any) -> tuple[str, ...]:
@@ -157,9 +168,10 @@ def group_losses() -> str:
     return (
         "## `GRPOConfig`\n\n`losses/group.py`, tested in `tests/losses/test_group.py`. ρ is π/π_old of a token, or the geometric "
         'mean of its row\'s with `importance_sampling_level="sequence"` (GSPO, Zheng et al. 2025, 2507.18071); W is their '
-        "product; A is the advantage, ε_high is ε where none is given, δ `delta`, sg stops the gradient. The divisor is summed "
-        "over all micro-batches and processes of an optimizer step before its first forward pass. `RLOOConfig` has one loss: "
-        "−min(WA, clip(W, 1 − ε, 1 + ε_high)A) per row, over rows.\n\n" + table(head, rows)
+        "product; A is the advantage, ε is `epsilon`, ε_high is ε where none is given, δ `delta`, sg stops the gradient. "
+        "The divisor is summed over all micro-batches and processes of an optimizer step before its first forward pass. "
+        "`RLOOConfig` has one loss: −min(WA, clip(W, 1 − ε, 1 + ε_high)A) per row, over rows.\n\n"
+        + table(head, rows)
     )
 
 
@@ -167,15 +179,15 @@ def losses() -> str:
     """The page of loss types."""
     parts = [
         "# Losses",
-        "This page is written from the code (`make snapshot`). r_c and r_r are log π/π_ref of the chosen and rejected answer, "
-        "Δ their difference, a bar means per token, σ is the logistic function and ε `label_smoothing`. Each loss is a pure "
-        "function in `src/trellis/losses/`, tested against its formula in plain Python, gradients included.",
+        "This page is written from the code (`make snapshot`). A bar means per token, σ is the logistic function and ε "
+        "`label_smoothing`. Each loss is a pure function in `src/trellis/losses/`, tested against its "
+        "formula in plain Python, gradients included.",
     ]
     for config, (module, registry) in LOSSES.items():
         filed = getattr(importlib.import_module(f"trellis.losses.{module}"), registry)
         rows = [loss_row(name, entry) for name, entry in filed.items()]
         head = ("`loss_type`", "per item", "source", "arguments")
-        where = f"`losses/{module}.py`, tested in `tests/losses/test_{module}.py`"
+        where = f"`losses/{module}.py`, tested in `tests/losses/test_{module}.py`. {SYMBOLS[config]}"
         parts.append(f"## `{config}`\n\n{where}\n\n{table(head, rows)}")
     parts.append(group_losses())
     return "\n\n".join(parts) + "\n"
