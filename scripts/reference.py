@@ -14,7 +14,12 @@ from typing import Any
 import trellis
 from trellis.losses.group import GRPO_LOSSES
 from trellis.losses.registry import SUPPLIED
+from trellis.metrics import Metric
+from trellis.trainers import group_metrics, ppo_metrics
+from trellis.trainers.ahead import STALENESS, SYNC
+from trellis.trainers.collector import SAMPLING
 from trellis.trainers.config import TrellisConfig
+from trellis.trainers.on_policy import START
 
 from .health_page import health
 from .old_names_page import old_names
@@ -82,17 +87,35 @@ def options() -> str:
     return "\n\n".join(parts) + "\n"
 
 
+SAMPLERS = [
+    START,
+    SAMPLING,
+    Metric("rewards/NAME/mean", "mean of the reward NAME over the completions it applies to"),
+    Metric("rewards/NAME/std", "its standard deviation over these completions"),
+    Metric("rewards/NAME/failed", "with on_reward_error='skip': share of completions on which it failed"),
+    STALENESS,
+    SYNC,
+    *ppo_metrics.LOOP,
+    *(dataclasses.replace(m, formula=f"{m.formula} (RLOO, GRPO)") for m in group_metrics.LOOP),
+]
+"""What all trainers that sample log."""
+
+
 def metrics() -> str:
     """The page of logged names."""
     parts = [
         "# Metrics",
         "This page is written from the code (`make snapshot`). Each name is added up as (sum, count) over micro-batches, steps "
-        "and processes and divided once, when it is logged. During evaluation names start with `eval_`.",
+        "and processes and divided once, when it is logged. During evaluation names start with `eval_`. `loss`, `grad_norm`, "
+        "`learning_rate` and `epoch` are logged by the loop of transformers.",
     ]
-    for trainer in TRAINERS:
-        listed = [m for m in getattr(trellis, f"{trainer}Trainer").metrics if not m.hidden]
-        rows = [(f"`{m.name}`", cell(m.formula)) for m in listed]
-        parts.append(f"## `{trainer}Trainer`\n\n{table(('name', 'formula'), rows)}")
+    sections = [
+        (f"`{trainer}Trainer`", getattr(trellis, f"{trainer}Trainer").metrics) for trainer in TRAINERS
+    ]
+    sections.append(("`PPOTrainer`, `RLOOTrainer` and `GRPOTrainer`", SAMPLERS))
+    for title, listed in sections:
+        rows = [(f"`{m.name}`", cell(m.formula)) for m in listed if not m.hidden]
+        parts.append(f"## {title}\n\n{table(('name', 'formula'), rows)}")
     return "\n\n".join(parts) + "\n"
 
 
@@ -101,6 +124,17 @@ LOSSES = {
     "DPOConfig": ("preference", "DPO_LOSSES"),
     "CPOConfig": ("reference_free", "CPO_LOSSES"),
     "KTOConfig": ("unpaired", "UNPAIRED_LOSSES"),
+}
+SYMBOLS = {
+    "SFTConfig": "p is the probability of a trained token.",
+    "DPOConfig": "r_c and r_r are log π/π_ref of the chosen and the rejected answer, summed over its tokens; Δ = r_c − r_r; "
+    "β is `beta`.",
+    "CPOConfig": "No reference: Δ is log π of the chosen answer − log π of the rejected one; γ is `simpo_gamma`. To each, "
+    "`cpo_alpha` adds −log π of the chosen answer per token. `alphapo` is `simpo` with `alpha` and without that. `ORPOConfig` "
+    "has one loss: −log p̄_c − β log σ(log odds(p̄_c) − log odds(p̄_r)), p̄ the probability per token (Hong et al. 2024, "
+    "2403.07691, eq. 6).",
+    "KTOConfig": "r is log π/π_ref of an answer, summed over its tokens; z is the optimizer step's mean of r over mismatched "
+    "answers, at least 0; w_D and w_U are `desirable_weight` and `undesirable_weight`.",
 }
 
 
@@ -134,9 +168,10 @@ def group_losses() -> str:
     return (
         "## `GRPOConfig`\n\n`losses/group.py`, tested in `tests/losses/test_group.py`. ρ is π/π_old of a token, or the geometric "
         'mean of its row\'s with `importance_sampling_level="sequence"` (GSPO, Zheng et al. 2025, 2507.18071); W is their '
-        "product; A is the advantage, ε_high is ε where none is given, δ `delta`, sg stops the gradient. The divisor is summed "
-        "over all micro-batches and processes of an optimizer step before its first forward pass. `RLOOConfig` has one loss: "
-        "−min(WA, clip(W, 1 − ε, 1 + ε_high)A) per row, over rows.\n\n" + table(head, rows)
+        "product; A is the advantage, ε is `epsilon`, ε_high is ε where none is given, δ `delta`, sg stops the gradient. "
+        "The divisor is summed over all micro-batches and processes of an optimizer step before its first forward pass. "
+        "`RLOOConfig` has one loss: −min(WA, clip(W, 1 − ε, 1 + ε_high)A) per row, over rows.\n\n"
+        + table(head, rows)
     )
 
 
@@ -144,15 +179,15 @@ def losses() -> str:
     """The page of loss types."""
     parts = [
         "# Losses",
-        "This page is written from the code (`make snapshot`). r_c and r_r are log π/π_ref of the chosen and rejected answer, "
-        "Δ their difference, a bar means per token, σ is the logistic function and ε `label_smoothing`. Each loss is a pure "
-        "function in `src/trellis/losses/`, tested against its formula in plain Python, gradients included.",
+        "This page is written from the code (`make snapshot`). A bar means per token, σ is the logistic function and ε "
+        "`label_smoothing`. Each loss is a pure function in `src/trellis/losses/`, tested against its "
+        "formula in plain Python, gradients included.",
     ]
     for config, (module, registry) in LOSSES.items():
         filed = getattr(importlib.import_module(f"trellis.losses.{module}"), registry)
         rows = [loss_row(name, entry) for name, entry in filed.items()]
         head = ("`loss_type`", "per item", "source", "arguments")
-        where = f"`losses/{module}.py`, tested in `tests/losses/test_{module}.py`"
+        where = f"`losses/{module}.py`, tested in `tests/losses/test_{module}.py`. {SYMBOLS[config]}"
         parts.append(f"## `{config}`\n\n{where}\n\n{table(head, rows)}")
     parts.append(group_losses())
     return "\n\n".join(parts) + "\n"

@@ -2,7 +2,8 @@
 
     python examples/annotated/cpo.py                                    (SimPO's comparison, with imitation)
     python examples/annotated/cpo.py --cpo_alpha 0                      (SimPO as published)
-    python examples/annotated/cpo.py --loss_type sigmoid --beta 0.1 --simpo_gamma 0.5          (CPO as published)
+    python examples/annotated/cpo.py --loss_type sigmoid --beta 0.1 --simpo_gamma 0.5          (CPO's comparison of sums;
+        simpo_gamma is put back to its default, as this loss does not read it and would refuse another value)
     python examples/annotated/cpo.py --model MODEL --data pairs.jsonl --learning_rate 1e-6 --max_length 1024
 
 Without arguments it takes the pairs that ship with the package and a model of half a million parameters, which the first run
@@ -85,9 +86,8 @@ def main() -> None:
     )
     print(trainer.reports["train_dataset"])
 
-    judge = starting_judge(
-        quick=choices.quick
-    )  # a classifier of words, trained on rows that nothing here has seen
+    # A classifier of words, trained on rows that nothing here has seen.
+    judge = starting_judge(quick=choices.quick)
 
     def measure(when: str) -> None:
         """The comparison on held-out pairs, the likelihood that imitation is about, and what the policy writes."""

@@ -102,9 +102,8 @@ def main() -> None:
     )
     print(trainer.reports["train_dataset"])
 
-    judge = starting_judge(
-        quick=choices.quick
-    )  # has seen neither the texts nor the reward model that made the pairs
+    # A classifier of words that has seen neither the texts nor the reward model that made the pairs.
+    judge = starting_judge(quick=choices.quick)
 
     def measure(when: str) -> None:
         """On held-out pairs what DPO sees of itself, and what the policy writes, which DPO does not see."""

@@ -5,7 +5,7 @@
         --max_completion_length 512
 
 Without arguments it takes the prompts that ship with the package, a model of half a million parameters, and one core. The first
-command makes the starting model (half a minute); from then on a run is shorter.
+command makes the starting model (20 seconds of one core); a run takes half a minute.
 """
 
 from __future__ import annotations

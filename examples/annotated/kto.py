@@ -92,9 +92,8 @@ def main() -> None:
     )
     print(trainer.reports["train_dataset"])
 
-    judge = starting_judge(
-        quick=choices.quick
-    )  # a classifier of words, trained on rows that nothing here has seen
+    # A classifier of words, trained on rows that nothing here has seen.
+    judge = starting_judge(quick=choices.quick)
 
     def measure(when: str) -> None:
         """On held-out rows how far liked and disliked answers have parted, and what the policy writes."""

@@ -80,9 +80,8 @@ def main() -> None:
     )
     print(trainer.reports["train_dataset"])
 
-    judge = starting_judge(
-        quick=choices.quick
-    )  # a classifier of words, trained on rows that nothing here has seen
+    # A classifier of words, trained on rows that nothing here has seen.
+    judge = starting_judge(quick=choices.quick)
 
     def measure(when: str) -> None:
         """Both terms on held-out pairs, and what the policy writes."""

@@ -52,10 +52,11 @@ def test_advantages_with_rewards_that_do_not_apply(tmp_path, method):
 
 
 def test_rloo_puts_the_kl_into_the_reward(tmp_path):
-    trainer = build("RLOO", tmp_path, parts={"ref_model": tiny_model("llama", seed=1)}, beta=0.3)
+    args = {"beta": 0.3, "reward_clip_range": [0.3, 0.5]}  # which bounds the reward, and not the penalty
+    trainer = build("RLOO", tmp_path, parts={"ref_model": tiny_model("llama", seed=1)}, **args)
     rollout, verdict = rollout_of(trainer)
     kl = (rollout.old_logps - rollout.ref_logps).sum(1)
-    wanted = by_hand((verdict.total - 0.3 * kl).tolist(), 4, "RLOO")
+    wanted = by_hand((verdict.total.clamp(0.3, 0.5) - 0.3 * kl).tolist(), 4, "RLOO")
     assert max(abs(a - b) for a, b in zip(rows_of(rollout.advantages).tolist(), wanted, strict=True)) < 1e-4
     assert trainer.meter.means()["kl"] == pytest.approx(float(kl.mean()), rel=1e-5)
 
@@ -266,14 +267,14 @@ def test_failures_are_raised_or_counted(tmp_path):
 
 
 def test_dropout_is_left_or_switched_off(tmp_path, caplog):
-    def model():
-        return tiny_model("gpt2", resid_pdrop=0.3, embd_pdrop=0.3)
-
-    off = build("GRPO", tmp_path, parts={"model": model()}, disable_dropout=True)
+    rates = {"resid_pdrop": 0.3, "embd_pdrop": 0.3}
+    off = build("GRPO", tmp_path, parts={"model": tiny_model("gpt2", **rates)}, disable_dropout=True)
     assert {m.p for m in off.model.modules() if isinstance(m, torch.nn.Dropout)} == {0.0}
+    build("GRPO", tmp_path, parts={"model": tiny_model("gpt2", **rates)})  # one step per rollout
     assert "dropout" not in caplog.text
-    build("GRPO", tmp_path, parts={"model": model()}, num_iterations=2)
-    assert "ratios begin around 1" in caplog.text
+    build("GRPO", tmp_path, parts={"model": tiny_model("gpt2", **rates)}, num_iterations=2)
+    build("RLOO", tmp_path, parts={"model": tiny_model("gpt2", **rates)}, beta=0.1)
+    assert caplog.text.count("ratios begin around 1") == 2
 
 
 def test_the_head_in_float32(tmp_path):

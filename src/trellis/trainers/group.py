@@ -69,7 +69,7 @@ class GroupTrainer(OnPolicyTrainer):
 
     def _warn_about_dropout(self) -> None:
         rates = [m.p for m in self.model.modules() if isinstance(m, torch.nn.Dropout)]
-        if self.schedule.steps > 1 and any(rates):
+        if self.scores_old and any(rates):  # else the old ones are those that training sees
             logger.warning(
                 "the model has dropout (up to %g), which training applies and sampling does not: ratios begin around 1, not at "
                 "it; write disable_dropout=True",
