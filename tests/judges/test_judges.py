@@ -363,6 +363,11 @@ def test_the_names_are_public_twice():
         assert getattr(judges, name) is getattr(trellis, name)
 
 
+def test_an_answer_that_is_missing_is_refused():
+    with pytest.raises(ValueError, match=r"others\[1\] is None, expected a text or messages"):
+        compare(Longer(), PROMPTS[:2], ["a", "b"], ["c", None])
+
+
 def test_a_rank_that_is_none_is_refused():
     class Unflipped(Longer):
         def judge(self, prompts, completions, shuffle_order=True):

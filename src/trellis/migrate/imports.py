@@ -133,7 +133,8 @@ def _settle(source: Source, names: Names, node: ast.ImportFrom, homes: dict[ast.
     for alias, home in homes.items():
         if home != main:
             source.remove_item(alias, node.names)
-            names.want(home, SAME.get(alias.name, alias.name))
+            new = SAME.get(alias.name, alias.name)
+            names.want(home, f"{new} as {alias.asname}" if alias.asname else new)
     if module != main:
         start = source.text.index(module, source.span(node)[0])
         source.replace((start, start + len(module)), main)

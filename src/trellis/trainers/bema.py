@@ -85,8 +85,8 @@ class BEMACallback(TrainerCallback):
         if state.is_world_process_zero:
             if state.global_step - self.update_after < self.update_freq:
                 logger.warning(
-                    "the run ended at step %d, before the first update of BEMA's average (update_after=%d, update_freq=%d): bema/ "
-                    "holds the weights as they were before it; write a smaller update_freq",
+                    "the run ended at step %d, before the first update of BEMA's average (update_after=%d, update_freq=%d): "
+                    "bema/ holds the weights as they were before it; write a smaller update_freq",
                     state.global_step, self.update_after, self.update_freq,
                 )  # fmt: skip
             self.save(policy_of(model), Path(args.output_dir) / "bema")
