@@ -4,6 +4,7 @@ import pytest
 
 from tests.migrate.test_migrate import by_hand, moved
 from trellis.migrate import files_of, migrate_file
+from trellis.migrate.plain import migrate_recipe
 
 
 @pytest.mark.parametrize(
@@ -46,3 +47,12 @@ def test_links_in_a_folder_are_left(tmp_path):
     (tmp_path / "mine" / "round").symlink_to(tmp_path, target_is_directory=True)
     (tmp_path / "mine" / "a.py").write_text("x = 1\n")
     assert [path.name for path in files_of(tmp_path / "mine")] == ["a.py"]
+
+
+def test_texts_in_a_recipe_are_no_settings_and_no_block_is_left_without_its_key():
+    before = (
+        "text: |\n  max_seq_length: 5\n\n  no_cuda: true\nuse_mps_device:\n- a\nmax_seq_length: 9 # nine\n"
+    )
+    after, notes = migrate_recipe(before)
+    assert after == before.replace("max_seq_length: 9", "max_length: 9")
+    assert [(note.line, note.hand) for note in notes] == [(5, True), (7, False)]
