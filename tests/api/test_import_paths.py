@@ -49,7 +49,7 @@ PATHS = {
     "create_reference_model",
     "trellis.models.modeling_value_head": "AutoModelForCausalLMWithValueHead AutoModelForSeq2SeqLMWithValueHead",
     "trellis.models.modeling_base": "PreTrainedModelWrapper create_reference_model",
-    "trellis.models.utils": "clone_chat_template disable_gradient_checkpointing",
+    "trellis.models.utils": "clone_chat_template disable_gradient_checkpointing unwrap_model_for_generation",
     "trellis.rewards": "accuracy_reward reasoning_accuracy_reward think_format_reward get_soft_overlong_punishment",
     "trellis.rewards.accuracy_rewards": "accuracy_reward reasoning_accuracy_reward",
     "trellis.rewards.format_rewards": "think_format_reward",

@@ -79,6 +79,7 @@ def test_a_reward_batch_is_chosen_then_rejected():
 
 def test_sides_and_kinds_that_do_not_exist_are_refused():
     assert pad([torch.ones(1, 2), torch.ones(2, 1)]).shape == (2, 2, 2)
+    assert pad([torch.ones(1, device="meta")]).device.type == "meta"
     with pytest.raises(ValueError, match="expected 'left' or 'right'"):
         pad([torch.ones(1)], padding_side="up")
     with pytest.raises(ValueError, match="only torch tensors"):

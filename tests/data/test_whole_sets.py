@@ -81,6 +81,23 @@ def test_rows_are_packed_and_cut(kind):
     assert [r["input_ids"] for r in truncate_dataset(kind(TOKENS), 2)] == [[1, 2], [4, 5], [8]]
 
 
+@pytest.mark.parametrize("kind", ["torch", "numpy"])
+def test_rows_that_are_shown_as_tensors_are_cut_too(kind):
+    shown = Dataset.from_list([{**row, "id": i} for i, row in enumerate(TOKENS)]).with_format(kind)
+    cut = truncate_dataset(shown, 2).with_format(None)
+    assert cut["input_ids"][:] == [[1, 2], [4, 5], [8]]
+    assert cut["id"][:] == [0, 1, 2]
+    square = Dataset.from_list([{"input_ids": [1, 2, 3], "id": 1}] * 2).with_format(kind)
+    assert truncate_dataset(square, 2).with_format(None)["input_ids"][:] == [[1, 2]] * 2
+    assert pack_dataset(square, 6).with_format(None)["input_ids"][:] == [[1, 2, 3, 1, 2, 3]]
+
+
+def test_nothing_and_texts_cannot_be_packed():
+    assert pack_dataset([], 4) == []
+    with pytest.raises(ValueError, match="tokenize the rows first"):
+        pack_dataset([{"text": "a"}], 4)
+
+
 def test_rows_are_packed_in_blocks_and_other_columns_go():
     rows = Dataset.from_list([{**row, "id": 1, "text": "a"} for row in TOKENS])
     found = pack_dataset(rows, 4, "bfd_split", map_kwargs={"batch_size": 2})

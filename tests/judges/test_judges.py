@@ -26,6 +26,7 @@ from trellis.judges import (
     compare,
     judge_named,
 )
+from trellis.rewards import RewardError
 
 PROMPTS = [f"question {i}" for i in range(40)]
 PAIRS = [[f"good {i}", f"bad {i}"] for i in range(40)]
@@ -107,6 +108,15 @@ def test_a_preference_for_a_place_is_a_tie_when_both_orders_are_asked():
     assert (good.agreed, good.compared) == (40, 40)
 
 
+@pytest.mark.parametrize("chance", [0.1, 0.65, 0.83, 0.9999])
+def test_a_doubtful_preference_for_a_place_is_a_tie_to_the_last_bit(chance):
+    class Doubtful(First):
+        def ask(self, asked):
+            return [chance + i * 1e-3 for i in range(len(asked) // 2) for _ in range(2)]
+
+    assert set(Doubtful(both_orders=True).judge(PROMPTS, PAIRS, return_scores=True)) == {0.5}
+
+
 def test_places_are_a_fair_coin_that_depends_on_the_texts_alone():
     judge = First()
     ranks = judge.judge(PROMPTS, PAIRS)
@@ -179,6 +189,16 @@ def test_a_reward_model_prefers_the_higher_score(tokenizer):
     order = RewardModelRankJudge(judge.reward.model, tokenizer).judge(["q"], [["a b c", "d", "e f"]])[0]
     three = [float(x) for x in judge.reward(_request("q", ["a b c", "d", "e f"]))]
     assert order == sorted(range(3), key=lambda i: -three[i])
+
+
+def test_a_reward_that_is_no_number_is_no_verdict(tokenizer):
+    model = tiny_classifier("llama", tokenizer)
+    model.score.weight.data.fill_(math.nan)
+    judge = RewardModelJudge(model, tokenizer)
+    assert judge.judge(PROMPTS[:2], PAIRS[:2]) == [-1, -1]
+    assert compare(judge, PROMPTS[:2], *zip(*PAIRS[:2], strict=True)).rate.invalid == 2
+    with pytest.raises(RewardError, match="no number"):
+        RewardModelRankJudge(model, tokenizer).judge(["q"], [["a", "b"]])
 
 
 def _request(prompt, answers):
@@ -341,6 +361,11 @@ def test_the_names_are_public_twice():
 
     for name in judges.__all__:
         assert getattr(judges, name) is getattr(trellis, name)
+
+
+def test_an_answer_that_is_missing_is_refused():
+    with pytest.raises(ValueError, match=r"others\[1\] is None, expected a text or messages"):
+        compare(Longer(), PROMPTS[:2], ["a", "b"], ["c", None])
 
 
 def test_a_rank_that_is_none_is_refused():

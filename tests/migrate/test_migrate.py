@@ -40,6 +40,8 @@ def by_hand(text: str) -> list[str]:
         ("from trl.experimental.ppo import PPOTrainer\nPPOTrainer\n", "from trellis import PPOTrainer\nPPOTrainer\n"),
         ("from trl import set_seed, SFTConfig\nset_seed(1)\nSFTConfig()\n",
          "from trellis import SFTConfig\nfrom transformers import set_seed\nset_seed(1)\nSFTConfig()\n"),
+        ("from trl import set_seed as s, SFTConfig\ns(1)\nSFTConfig()\n",
+         "from trellis import SFTConfig\nfrom transformers import set_seed as s\ns(1)\nSFTConfig()\n"),
         ("from trl import *\nSFTConfig(max_seq_length=9)\n", "from trellis import *\nSFTConfig(max_length=9)\n"),
         ("def f():\n    from trl import create_x\n", "def f():\n    pass\n"),
         ("import os; from trl import create_x\n", "import os; pass\n"),

@@ -42,6 +42,16 @@ def test_a_call_gives_logits_loss_and_values(kind):
     assert model(input_ids=IDS)[1] is None
 
 
+def test_activations_are_recomputed_where_that_is_asked_for():
+    model = AutoModelForCausalLMWithValueHead.from_pretrained(tiny_model("llama"))
+    layers = [m for m in model.modules() if hasattr(m, "gradient_checkpointing")]
+    model.gradient_checkpointing_enable({"use_reentrant": False})
+    assert layers
+    assert all(m.gradient_checkpointing for m in layers)
+    model.gradient_checkpointing_disable()
+    assert not any(m.gradient_checkpointing for m in layers)
+
+
 def test_logits_are_float32_whatever_the_model_is():
     model = AutoModelForCausalLMWithValueHead(tiny_model("llama").to(torch.bfloat16))
     logits, _, found = model(input_ids=IDS)

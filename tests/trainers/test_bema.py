@@ -102,3 +102,11 @@ def test_steps_that_cannot_be_are_refused():
     for wrong in ({"update_freq": 0}, {"update_after": -1}, {"lag": 0}):
         with pytest.raises(ValueError, match="expected update_freq >= 1"):
             BEMACallback(**wrong)
+
+
+def test_a_run_without_an_update_is_said(tmp_path, caplog):
+    trainer_of(tmp_path, BEMACallback(update_freq=3, update_after=1), steps=3).train()
+    assert "before the first update of BEMA's average (update_after=1, update_freq=3)" in caplog.text
+    caplog.clear()
+    trainer_of(tmp_path, BEMACallback(update_freq=2, update_after=1), steps=3).train()
+    assert "first update" not in caplog.text

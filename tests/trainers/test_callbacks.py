@@ -12,7 +12,6 @@ from transformers import GenerationConfig
 from tests.builders import tiny_model
 from tests.trainers.dpo_runs import dpo, pairs
 from trellis import LogCompletionsCallback, MergeModelCallback, RichProgressCallback, SyncRefModelCallback
-from trellis.trainers.log_completions import _params
 from trellis.trainers.merging import MergeConfig
 
 
@@ -59,12 +58,17 @@ def test_completions_are_of_the_evaluation_s_prompts(run):
 
 
 def test_what_a_generation_config_says_is_sampled(run):
-    found = _params(
+    def params(config, trainer):
+        return LogCompletionsCallback(trainer, config).params
+
+    found = params(
         GenerationConfig(max_new_tokens=7, do_sample=True, temperature=0.5, top_k=3, top_p=0.9), run.trainer
     )
     assert (found.max_new_tokens, found.temperature, found.top_k, found.top_p) == (7, 0.5, 3, 0.9)
-    assert _params(GenerationConfig(do_sample=False), run.trainer).greedy
+    assert params(GenerationConfig(do_sample=False), run.trainer).greedy
     assert run.trainer.processing_class.eos_token_id in found.stop_ids
+    with pytest.raises(ValueError, match="num_beams=2"):
+        params(GenerationConfig(num_beams=2), run.trainer)
 
 
 def test_completions_need_prompts(tmp_path):
@@ -74,7 +78,10 @@ def test_completions_need_prompts(tmp_path):
     with pytest.raises(ValueError, match="freq=0"):
         LogCompletionsCallback(trainer, freq=0)
     trainer.eval_dataset = [{"input_ids": [1, 2], "prompt_len": 0}]
-    with pytest.raises(ValueError, match="an evaluation row has none"):
+    with pytest.raises(ValueError, match="row 0 of the eval_dataset has no prompt"):
+        LogCompletionsCallback(trainer)
+    trainer.eval_dataset = []
+    with pytest.raises(ValueError, match="has 0 rows; pass eval_dataset="):
         LogCompletionsCallback(trainer)
 
 

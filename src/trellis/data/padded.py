@@ -31,7 +31,7 @@ def pad(
     shape = [max(sizes) for sizes in zip(*(t.shape for t in tensors), strict=True)]
     if pad_to_multiple_of:
         shape[0] = -(-shape[0] // pad_to_multiple_of) * pad_to_multiple_of
-    out = torch.full((len(tensors), *shape), padding_value, dtype=tensors[0].dtype)
+    out = torch.full((len(tensors), *shape), padding_value, dtype=tensors[0].dtype, device=tensors[0].device)
     for row, tensor in zip(out, tensors, strict=True):
         start = shape[0] - len(tensor) if padding_side == "left" else 0
         row[(slice(start, start + len(tensor)), *(slice(0, n) for n in tensor.shape[1:]))] = tensor

@@ -64,7 +64,7 @@ def pack_dataset(
 
     Every column with one entry per token is packed, others are left out. "bfd" (what is too long is cut), "bfd_split" (it is
     split) add `seq_lengths`, by which a trainer keeps the texts apart; "wrapped" cuts one stream, without. Raises ValueError for
-    another strategy.
+    another strategy, and for rows without tokens.
     """
     options = {"seq_length": seq_length, "strategy": strategy}
     plan([], seq_length, strategy)  # an error belongs before the first row
@@ -72,8 +72,9 @@ def pack_dataset(
 
 
 def _packed(columns: Columns, seq_length: int, strategy: str) -> dict[str, list[Any]]:
-    lists = {name: x for name, x in columns.items() if all(hasattr(row, "__len__") for row in x)}
-    lists = {name: x for name, x in lists.items() if not any(isinstance(row, str | Mapping) for row in x)}
+    lists = {name: x for name, x in columns.items() if all(map(_is_list, x))}
+    if not lists:
+        raise ValueError(f"no column of {sorted(columns)} holds lists of tokens; tokenize the rows first")
     lengths = [len(row) for row in next(iter(lists.values()))]
     same = {name: x for name, x in lists.items() if [len(row) for row in x] == lengths}
     rows = plan(lengths, seq_length, strategy)
@@ -84,14 +85,17 @@ def _packed(columns: Columns, seq_length: int, strategy: str) -> dict[str, list[
 
 
 def truncate_dataset(dataset: Any, max_length: int, map_kwargs: dict[str, Any] | None = None) -> Any:
-    """The data set with every list in its columns cut to its first `max_length` entries."""
+    """The data set with every list (tensor, array) in its columns cut to its first `max_length` entries."""
     return _mapped(dataset, _cut, [], fn_kwargs={"max_length": max_length}, **(map_kwargs or {}))
 
 
 def _cut(columns: Columns, max_length: int) -> dict[str, list[Any]]:
-    return {
-        name: [row[:max_length] if isinstance(row, list) else row for row in x] for name, x in columns.items()
-    }
+    return {name: [row[:max_length] if _is_list(row) else row for row in x] for name, x in columns.items()}
+
+
+def _is_list(value: Any) -> bool:
+    """Whether `value` has entries: a list, and what a formatted data set shows in its place; no scalar tensor, no text."""
+    return bool(getattr(value, "shape", hasattr(value, "__len__"))) and not isinstance(value, str | Mapping)
 
 
 def _columns(dataset: Any) -> list[str]:
@@ -106,6 +110,8 @@ def _mapped(dataset: Any, function: Callable[..., Any], remove: list[str] | None
     """function of the columns of a thousand rows at a time, of any kind of data set; `remove`: columns that go (None: all)."""
     names = _columns(dataset) if remove is None else remove
     if isinstance(dataset, list):
+        if not dataset:
+            return []
         columns = {name: [row[name] for row in dataset] for name in _columns(dataset)}
         found = function(columns, **options.get("fn_kwargs", {}))
         return [dict(zip(found, row, strict=True)) for row in zip(*found.values(), strict=True)]

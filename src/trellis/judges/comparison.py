@@ -45,6 +45,9 @@ def compare(
         raise ValueError(
             f"found {len(prompts)} prompts, {len(answers)} answers and {len(others)} others; expected one of each"
         )
+    for name, side in (("answers", answers), ("others", others)):
+        if None in side:
+            raise ValueError(f"{name}[{list(side).index(None)}] is None, expected a text or messages")
     scored = "return_scores" in inspect.signature(judge.judge).parameters
     if soft and not scored:
         raise TypeError(

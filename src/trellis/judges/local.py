@@ -18,7 +18,7 @@ from ..rollout.modes import evaluation
 from ..scoring import score
 from ..types import TokenBatch
 from .base import BasePairwiseJudge, BaseRankJudge
-from .pairwise import Asked, OrderedJudge, checked_pairs, rank
+from .pairwise import Asked, OrderedJudge, checked_pairs, preferred, rank
 from .question import asked as question_about
 from .question import checked_question
 
@@ -62,7 +62,7 @@ class RewardModelJudge(BasePairwiseJudge):
             if isinstance(found, RewardError):
                 logger.warning("not judged: %s", found)
                 return None
-        return 1 / (1 + math.exp(min(700.0, (second - first) / self.temperature)))
+        return preferred(first, second, self.temperature)
 
 
 class RewardModelRankJudge(BaseRankJudge):
@@ -75,7 +75,7 @@ class RewardModelRankJudge(BaseRankJudge):
 
     def judge(self, prompts: Any, completions: Any, shuffle_order: bool = True) -> list[list[int]]:
         """Per prompt the numbers of its completions, the best first; the earlier of two equal ones. Raises RewardError for an
-        answer that cannot be read."""
+        answer that cannot be read, or whose score is no number."""
         counts = [len(several) for several in completions]
         flat = [prompt for prompt, count in zip(prompts, counts, strict=True) for _ in range(count)]
         found = scores_of(self.reward, flat, [answer for several in completions for answer in several])
@@ -87,6 +87,8 @@ class RewardModelRankJudge(BaseRankJudge):
 def _sure(value: float | RewardError) -> float:
     if isinstance(value, RewardError):
         raise value
+    if math.isnan(value):
+        raise RewardError("the reward model gave no number (NaN), by which answers cannot be put in order")
     return value
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
 import torch
 
-from .pairwise import Asked, OrderedJudge
+from .pairwise import Asked, OrderedJudge, preferred
 
 
 class PairRMJudge(OrderedJudge):
@@ -38,7 +37,7 @@ class PairRMJudge(OrderedJudge):
         """See `OrderedJudge`."""
         prompts, pairs = [prompt for prompt, _, _ in asked], [[first, second] for _, first, second in asked]
         found = self.blender.rank(prompts, pairs, return_scores=True, disable_tqdm=True)
-        return [1 / (1 + math.exp(min(700.0, float(b - a) / self.temperature))) for a, b in found]
+        return [preferred(float(a), float(b), self.temperature) for a, b in found]
 
 
 def _blender() -> Any:

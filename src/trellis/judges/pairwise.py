@@ -77,7 +77,7 @@ class OrderedJudge(BasePairwiseJudge):
             return None
         self.compared += 1
         self.agreed += (straight > 0.5) == (turned < 0.5) and (straight < 0.5) == (turned > 0.5)
-        return (straight + 1 - turned) / 2
+        return 0.5 + (straight - turned) / 2  # exactly ½ where both say the same of a place
 
     def _coin(self, prompt: Any, pair: Sequence[Any]) -> bool:
         """True puts the second answer first; the same answer comes first when the pair is passed the other way round."""
@@ -87,6 +87,12 @@ class OrderedJudge(BasePairwiseJudge):
 
 def _hash(*parts: Any) -> int:
     return zlib.crc32(json.dumps(parts, default=str).encode())
+
+
+def preferred(first: float, second: float, temperature: float) -> float | None:
+    """Bradley and Terry's probability 1/(1 + e^−(first − second)/temperature) from two scores; None where one is no number."""
+    odds = (second - first) / temperature
+    return None if math.isnan(odds) else 1 / (1 + math.exp(min(700.0, odds)))
 
 
 def rank(score: float | None, tie: bool) -> int:

@@ -25,9 +25,12 @@ def migrate_file(path: Path, verb: str | None = None, *, asked: bool = True) -> 
             text = file.read()
     except (OSError, UnicodeDecodeError) as error:
         raise CannotRead(f"{path}: {error}") from error
+    mark = "\ufeff" if text.startswith("\ufeff") else ""
     ends = "\r\n" if "\r\n" in text else "\n"
-    after, notes = _migrated(text.replace(ends, "\n"), path, verb, asked)
-    return Migrated(str(path), text, after.replace("\n", ends), notes)
+    plain = text.removeprefix(mark).replace(ends, "\n")
+    after, notes = _migrated(plain, path, verb, asked)
+    # Lines that end in more than one way stay as they are where there is nothing to change.
+    return Migrated(str(path), text, text if after == plain else mark + after.replace("\n", ends), notes)
 
 
 def _migrated(text: str, path: Path, verb: str | None, asked: bool) -> tuple[str, list[Note]]:
@@ -43,7 +46,8 @@ def _migrated(text: str, path: Path, verb: str | None, asked: bool) -> tuple[str
 
 
 def files_of(path: Path) -> Iterator[Path]:
-    """`path`, or the files of a folder that may be migrated, in order. Raises CannotRead where there is nothing."""
+    """`path`, or the files of a folder that may be migrated, in order; links are left, as what they lead to may lie elsewhere.
+    Raises CannotRead where there is nothing."""
     if path.is_file():
         yield path
         return
@@ -52,11 +56,12 @@ def files_of(path: Path) -> Iterator[Path]:
     for found in sorted(path.rglob("*")):
         inner = found.relative_to(path).parts
         hidden = any(part.startswith(".") or part in SKIPPED for part in inner[:-1])
-        if found.is_file() and found.suffix in KINDS and not hidden:
+        if found.is_file() and not found.is_symlink() and found.suffix in KINDS and not hidden:
             yield found
 
 
 def diff(found: Migrated) -> str:
     """A unified diff of what changes."""
     before, after = (text.splitlines(keepends=True) for text in (found.before, found.after))
-    return "".join(difflib.unified_diff(before, after, f"a/{found.path}", f"b/{found.path}"))
+    path = found.path.lstrip("/")
+    return "".join(difflib.unified_diff(before, after, f"a/{path}", f"b/{path}"))

@@ -25,12 +25,36 @@ def move_imports(source: Source, names: Names) -> None:
             _module(source, node)
         elif isinstance(node, ast.Name) and node.id == "trl" and "trl" in names.modules:
             source.replace(node, "trellis")
+    _attributes(source, names)
     statements = [n for n in ast.walk(source.tree) if isinstance(n, ast.ImportFrom) and not n.level]
     for node in statements:
         if (node.module or "").split(".")[0] == "trl":
             _from(source, names, node)
     _drop_unused(source, names, statements)
     _add(source, names, statements)
+
+
+def _attributes(source: Source, names: Names) -> None:
+    """`trl.X`: what was renamed gets its name, and of what is nowhere here a person is told."""
+    for root in (node for local in names.modules for node in names.uses(local)):
+        module, node = names.modules[root.id], source.parents[root]
+        while isinstance(node, ast.Attribute) and _file(f"{module}.{node.attr}") is not None:
+            module, node = f"{module}.{node.attr}", source.parents[node]
+        if not isinstance(node, ast.Attribute) or node.attr.startswith("__"):
+            continue
+        new, end = SAME.get(node.attr, node.attr), source.span(node)[1]
+        if not (home_of(module, new) or "").startswith("trellis"):
+            source.note(node, source.of(node), "", _missing(module, node.attr), hand=True)
+        elif new != node.attr:
+            source.replace((end - len(node.attr), end), new)
+            source.note(node, node.attr, new, "its name since then")
+
+
+def _file(module: str) -> Path | None:
+    """The file that is here what TRL's `module` was there."""
+    path = HERE.joinpath(*module.split(".")[1:])
+    file = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    return file if file.is_file() else None
 
 
 @cache
@@ -54,13 +78,9 @@ def home_of(module: str, name: str) -> str | None:
         return "trellis"
     if name in ELSEWHERE:
         return ELSEWHERE[name]
-    inner = module.split(".")[1:]
-    for parts in (inner, []):
-        path = HERE.joinpath(*parts)
-        file = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
-        if parts and file.is_file() and _defines(file, name):
-            return ".".join(["trellis", *parts])
-    return None
+    inner = module.partition(".")[2]
+    file = _file(module) if inner else None
+    return f"trellis.{inner}" if file is not None and _defines(file, name) else None
 
 
 def _defines(file: Path, name: str) -> bool:
@@ -113,7 +133,8 @@ def _settle(source: Source, names: Names, node: ast.ImportFrom, homes: dict[ast.
     for alias, home in homes.items():
         if home != main:
             source.remove_item(alias, node.names)
-            names.want(home, SAME.get(alias.name, alias.name))
+            new = SAME.get(alias.name, alias.name)
+            names.want(home, f"{new} as {alias.asname}" if alias.asname else new)
     if module != main:
         start = source.text.index(module, source.span(node)[0])
         source.replace((start, start + len(module)), main)

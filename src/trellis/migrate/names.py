@@ -31,7 +31,7 @@ class Names:
     def __init__(self, source: Source) -> None:
         self.source = source
         self.local: dict[str, str] = {}
-        self.modules: set[str] = set()
+        self.modules: dict[str, str] = {}
         self.assigned: dict[str, list[tuple[ast.stmt, ast.expr]]] = {}
         self.functions: dict[str, ast.FunctionDef] = {}
         self.bound: dict[str, int] = {}
@@ -62,8 +62,8 @@ class Names:
         for alias in node.names:
             root = alias.name.split(".")[0]
             self._bind((alias.asname or root).split(".")[0], node.lineno)
-            if root in PACKAGES and not alias.asname:
-                self.modules.add(root)
+            if root in PACKAGES:
+                self.modules[alias.asname or root] = alias.name if alias.asname else root
 
     def _imported(self, node: ast.ImportFrom) -> None:
         root = (node.module or "").split(".")[0]

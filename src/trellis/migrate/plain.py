@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+from collections.abc import Iterator
 from typing import Any
 
 from ..trainers.old_fields import FIELDS, MODEL, SCRIPT
@@ -58,7 +59,7 @@ def guess(words: set[str]) -> str:
 
 def migrate_recipe(text: str, verb: str | None = None) -> tuple[str, list[Note]]:
     """A recipe with today's names; comments and order stay."""
-    found = [(i, m) for i, m in enumerate(map(_LINE.match, text.split("\n"))) if m]
+    found = list(_keys(text.split("\n")))
     verb = verb or guess({m["name"] for _, m in found})
     table, lines, notes = table_of(verb), text.split("\n"), []
     for number, match in found:
@@ -67,6 +68,8 @@ def migrate_recipe(text: str, verb: str | None = None) -> tuple[str, list[Note]]
             continue
         new, shown, why = rewritten(VERBS[verb], name, table[name], _scalar(value), value)
         new, shown, why = _in_yaml(table[name], value, new, shown, why)
+        if new is None and not value and shown is not None:
+            shown, why = None, f"what stands below it goes with it: {why}"
         if shown is None:
             notes.append(Note(number + 1, f"{name}: {value}", "", why, hand=True))
         elif new is None:
@@ -76,6 +79,19 @@ def migrate_recipe(text: str, verb: str | None = None) -> tuple[str, list[Note]]
             notes.append(Note(number + 1, f"{name}: {value}", f"{new}: {shown}", why))
             lines[number] = f"{match['indent']}{new}{match['colon']}{match['space']}{shown}{match['rest']}"
     return "\n".join(line for line in lines if line != "\0"), notes
+
+
+def _keys(lines: list[str]) -> Iterator[tuple[int, re.Match[str]]]:
+    """The lines with a key, by their numbers; those of a text that a key with | or > begins are no keys."""
+    text_of: int | None = None
+    for number, line in enumerate(lines):
+        indent = len(line) - len(line.lstrip())
+        if text_of is not None and (not line.strip() or indent > text_of):
+            continue
+        text_of, match = None, _LINE.match(line)
+        if match:
+            yield number, match
+            text_of = indent if match["value"][:1] in ("|", ">") else None
 
 
 def _scalar(text: str) -> Any:

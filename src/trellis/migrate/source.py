@@ -12,6 +12,8 @@ from .notes import CannotRead, Note
 
 UNKNOWN = object()
 WIDTH = 110
+_ROW = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
+"""A line as Python counts them: str.splitlines ends one at a form feed too, and inside of texts."""
 _ALONE = re.compile(r"[ \t]*,?[ \t]*(#[^\n]*)?(\n|\Z)")
 
 
@@ -36,9 +38,9 @@ class Source:
             raise CannotRead(f"{path}:{line}: this is no Python that can be read: {error}") from error
         self.parents = {child: node for node in ast.walk(self.tree) for child in ast.iter_child_nodes(node)}
         self._starts = [0]
-        for row in text.splitlines(keepends=True):
+        self._rows = _ROW.findall(text)
+        for row in self._rows:
             self._starts.append(self._starts[-1] + len(row))
-        self._rows = text.splitlines(keepends=True)
 
     # ---- where ---------------------------------------------------------------------------------------------------------
 

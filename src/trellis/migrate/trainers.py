@@ -9,7 +9,7 @@ from ..trainers.old_keywords import ARGUMENTS, DATASET_KWARGS, MOVED
 from ..trainers.old_names import Old, renamed
 from .fields import TABLES, config_of, rewritten
 from .loop import calls_of
-from .names import Names, keyword
+from .names import PACKAGES, Names, keyword
 from .source import UNKNOWN, Source
 
 PLACES = {"PPOTrainer": 0, "RLOOTrainer": 2, "GRPOTrainer": 2, "DPOTrainer": 2, "KTOTrainer": 2}
@@ -169,8 +169,9 @@ def local_name(names: Names, owner: str) -> str:
     for local, name in names.local.items():
         if name == owner:
             return local
-    if names.modules and not any(name in TABLES for name in names.local.values()):
-        return f"trellis.{owner}"
+    package = next((local for local, module in names.modules.items() if module in PACKAGES), None)
+    if package and not any(name in TABLES for name in names.local.values()):
+        return f"{'trellis' if package == 'trl' else package}.{owner}"
     names.local[owner] = owner
     names.want("trellis", owner)
     return owner

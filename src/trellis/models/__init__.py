@@ -12,6 +12,7 @@ from .modules import (
     classifier_head,
     disable_dropout,
     learned_positions,
+    policy_of,
     shares_parameters,
     unwrap,
 )
@@ -49,6 +50,7 @@ __all__ = [
     "load_classifier",
     "load_tokenizer",
     "merge_adapter",
+    "policy_of",
     "shares_parameters",
     "unwrap",
     "widen_head",

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from .adapters import is_peft
 from .load import load_classifier
 from .modules import base_causal_lm, shares_parameters, unwrap
+from .recomputing import recompute
 
 HEAD_FILE = "value_head.safetensors"
 
@@ -120,18 +121,12 @@ class ActorCritic(nn.Module):
     ) -> None:
         """Recompute activations in both models' backward passes."""
         for model in self._transformers():
-            if hasattr(model, "activation_checkpointing_enable"):
-                model.activation_checkpointing_enable(activation_checkpointing_kwargs, **kwargs)
-            else:
-                model.gradient_checkpointing_enable(activation_checkpointing_kwargs)
+            recompute(model, True, activation_checkpointing_kwargs, **kwargs)
 
     def activation_checkpointing_disable(self) -> None:
         """Keep activations again."""
         for model in self._transformers():
-            if hasattr(model, "activation_checkpointing_disable"):
-                model.activation_checkpointing_disable()
-            else:
-                model.gradient_checkpointing_disable()
+            recompute(model, False)
 
     def gradient_checkpointing_enable(
         self, gradient_checkpointing_kwargs: dict[str, Any] | None = None, **kwargs: Any

@@ -22,6 +22,12 @@ def unwrap(model: nn.Module) -> nn.Module:
             return model
 
 
+def policy_of(model: nn.Module) -> Any:
+    """The model that writes, inside wrappers: the policy where a critic is beside it, else the model itself."""
+    model = unwrap(model)
+    return unwrap(getattr(model, "policy", model))
+
+
 def base_causal_lm(model: nn.Module) -> nn.Module:
     """The transformers model inside wrappers and adapters (its layers may hold the adapter's)."""
     model = unwrap(model)

@@ -1,4 +1,4 @@
-"""Recomputed activations switched off for a while."""
+"""Recomputed activations, switched on, off, and off for a while."""
 
 from __future__ import annotations
 
@@ -9,6 +9,15 @@ from typing import Any
 from torch import nn
 
 from .modules import base_causal_lm
+
+
+def recompute(model: nn.Module, on: bool, options: dict[str, Any] | None = None, **more: Any) -> None:
+    """Switch a transformers model's recomputing of activations in backward on or off, by the name that its release has."""
+    base: Any = base_causal_lm(model)
+    today = hasattr(base, "activation_checkpointing_enable")
+    name = f"{'activation' if today else 'gradient'}_checkpointing_{'enable' if on else 'disable'}"
+    given = () if not on else (options,)
+    getattr(base, name)(*given, **(more if today else {}))
 
 
 @contextmanager

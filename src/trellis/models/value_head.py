@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from .adapters import add_adapter, is_peft
 from .load import _from_name, load_causal_lm
 from .modules import base_causal_lm, cache_name
+from .recomputing import recompute
 from .value_head_file import PREFIX, read_head, write_head
 
 logger = logging.getLogger(__name__)
@@ -157,13 +158,15 @@ class PreTrainedModelWrapper(nn.Module):
         """Where the wrapped model is."""
         return next(self.pretrained_model.parameters()).device
 
-    def gradient_checkpointing_enable(self, *args: Any, **kwargs: Any) -> None:
+    def gradient_checkpointing_enable(
+        self, gradient_checkpointing_kwargs: dict[str, Any] | None = None, **kwargs: Any
+    ) -> None:
         """Recompute the wrapped model's activations in its backward pass."""
-        base_causal_lm(self.pretrained_model).gradient_checkpointing_enable(*args, **kwargs)
+        recompute(self.pretrained_model, True, gradient_checkpointing_kwargs, **kwargs)
 
     def gradient_checkpointing_disable(self) -> None:
         """Keep activations again."""
-        base_causal_lm(self.pretrained_model).gradient_checkpointing_disable()
+        recompute(self.pretrained_model, False)
 
 
 class AutoModelForCausalLMWithValueHead(PreTrainedModelWrapper):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers import TrainerCallback
 
-from ..models import unwrap
+from ..models import policy_of, unwrap
 from ..models.sharded import sharding_of
 
 logger = logging.getLogger(__name__)
@@ -83,7 +83,13 @@ class BEMACallback(TrainerCallback):
     def on_train_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
         self._came_back = False
         if state.is_world_process_zero:
-            self.save(_policy(model), Path(args.output_dir) / "bema")
+            if state.global_step - self.update_after < self.update_freq:
+                logger.warning(
+                    "the run ended at step %d, before the first update of BEMA's average (update_after=%d, update_freq=%d): "
+                    "bema/ holds the weights as they were before it; write a smaller update_freq",
+                    state.global_step, self.update_after, self.update_freq,
+                )  # fmt: skip
+            self.save(policy_of(model), Path(args.output_dir) / "bema")
 
     def save(self, model: nn.Module, folder: Path) -> None:
         """Write `model` with the corrected weights in place of its own to `folder`."""
@@ -126,13 +132,7 @@ class BEMACallback(TrainerCallback):
         self._came_back = True
 
 
-def _policy(model: Any) -> Any:
-    """What is saved as a model: the policy of a policy with its critic."""
-    model = unwrap(model)
-    return getattr(model, "policy", model)
-
-
 def _trained(model: Any, device: str) -> dict[str, Tensor]:
     """Copies of the trained weights, float32."""
-    named = _policy(model).named_parameters()
+    named = policy_of(model).named_parameters()
     return {n: p.detach().to(device, torch.float32, copy=True) for n, p in named if p.requires_grad}

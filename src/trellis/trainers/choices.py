@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from transformers import TrainerCallback
 
-from ..models import base_causal_lm
+from ..models import base_causal_lm, policy_of
 from ..scoring import layouts_of
 
 PRODUCTS = {
@@ -52,7 +52,7 @@ def chosen(trainer: Any) -> str:
     """Layout, attention, cut of micro-batches, activations, products and threads, as they are in use."""
     args, memory = trainer.args, trainer.memory
     model = trainer.accelerator.unwrap_model(trainer.model)
-    lm = base_causal_lm(getattr(model, "policy", model))
+    lm = base_causal_lm(policy_of(model))
     plans = layouts_of(lm)
     scored = next(
         (f"scored {plan.layout} ({plan.reason})" for plan in plans if plan.reason), "scored as it is"

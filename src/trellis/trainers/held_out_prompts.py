@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
-from ..models import unwrap
+from ..models import policy_of
 from ..rollout import SamplingParams, stop_ids
 from .eval_table import room
 
@@ -22,26 +22,35 @@ class Question:
     said: Any
 
 
-def questions_of(rows: Any, tokenizer: Any, count: int | None = None) -> list[Question]:
-    """The first `count` different prompts (None: all) of prepared rows. Raises ValueError where the rows hold none."""
+def first_set(data: Any) -> Any:
+    """The first of several sets of rows, or the only one."""
+    return next(iter(data.values())) if isinstance(data, Mapping) else data
+
+
+def questions_of(rows: Any, tokenizer: Any, count: int | None = None, *, give: str = GIVE) -> list[Question]:
+    """The first `count` different prompts (None: all) of prepared rows. Raises ValueError where the rows hold none, with what to
+    `give`."""
     if rows is None:
-        raise ValueError(f"a win rate needs prompts, but the trainer has no eval_dataset; {GIVE}")
+        raise ValueError(f"there are no prompts to answer: the trainer has no eval_dataset; {give}")
     if count is not None and count < 1:
         raise ValueError(f"num_prompts must be at least 1, or None for all, found {count}")
     if count is None and not hasattr(rows, "__len__"):
         raise ValueError(
             "the eval_dataset is a stream; say with num_prompts= how many of its prompts are answered"
         )
-    return list(islice(_different(rows, tokenizer), count))
+    found = list(islice(_different(rows, tokenizer, give), count))
+    if not found:
+        raise ValueError(f"there are no prompts to answer: the eval_dataset has 0 rows; {give}")
+    return found
 
 
-def _different(rows: Iterable[Mapping[str, Any]], tokenizer: Any) -> Iterable[Question]:
+def _different(rows: Iterable[Mapping[str, Any]], tokenizer: Any, give: str) -> Iterable[Question]:
     seen = set()
     for number, row in enumerate(rows):
         ids = _prompt_ids(row)
         if not ids:
             raise ValueError(
-                f"row {number} of the eval_dataset has no prompt to answer (columns {sorted(row)}); {GIVE}"
+                f"row {number} of the eval_dataset has no prompt to answer (columns {sorted(row)}); {give}"
             )
         if tuple(ids) not in seen:
             seen.add(tuple(ids))
@@ -62,7 +71,7 @@ def sampling_of(trainer: Any, config: Any, longest: int) -> SamplingParams:
     if collector is not None:
         params = collector.means.sampling
     else:
-        policy, tokenizer = unwrap(trainer.model), trainer.processing_class
+        policy, tokenizer = policy_of(trainer.model), trainer.processing_class
         stops = stop_ids(tokenizer, getattr(policy, "generation_config", None))
         params = SamplingParams(max_new_tokens=room(trainer, policy, longest), stop_ids=stops)
     if config is None or isinstance(config, SamplingParams):

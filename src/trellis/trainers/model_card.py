@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from ..checkpoint import versions
-from ..models import is_peft, unwrap
+from ..models import is_peft, policy_of
 from ..monitor import literal
 from .papers import PAPERS, TRELLIS, Paper
 from .watching import method_of
@@ -123,7 +123,7 @@ def card_of(
 ) -> Card:
     """The card of what `trainer` trains; names that are not given are found: the output directory's, the base's, the data's."""
     args = trainer.args
-    model = unwrap(getattr(unwrap(trainer.model), "policy", trainer.model))
+    model = policy_of(trainer.model)
     own = [*(getattr(model, "model_tags", None) or ()), *([tags] if isinstance(tags, str) else tags or ())]
     if dataset_name is not None and not isinstance(dataset_name, str):
         dataset_name = ", ".join(map(str, dataset_name))

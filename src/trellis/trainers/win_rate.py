@@ -15,12 +15,12 @@ from transformers import TrainerCallback
 from ..data import prepare_prompts
 from ..judges import BasePairwiseJudge, Comparison, compare, win_rate
 from ..judges.comparison import hard
-from ..models import unwrap
+from ..models import policy_of
 from ..models.sharded import whole
 from ..monitor import send, show
 from ..monitor.completions import FOLDER, write_table
 from ..rollout import sample
-from .held_out_prompts import Question, questions_of, sampling_of
+from .held_out_prompts import Question, first_set, questions_of, sampling_of
 from .seeds import derived_seed
 
 logger = logging.getLogger(__name__)
@@ -66,21 +66,20 @@ class WinRateCallback(TrainerCallback):
         if dataset is not None:
             data, _ = prepare_prompts(dataset, trainer.processing_class, name="dataset")
         else:
-            data = trainer.eval_dataset
-            data = next(iter(data.values())) if isinstance(data, dict) else data
+            data = first_set(trainer.eval_dataset)
         return prefix, questions_of(data, trainer.processing_class, count)
 
     # ---- what the loop calls -------------------------------------------------------------------------------------------
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """The reference's answers: written, or of a resumed run read."""
-        kept = self._kept() if state.global_step else None
-        if state.global_step and not self._same([kept])[0]:
+        kept = self._same([self._kept() if state.global_step else None])[0]
+        if state.global_step and kept is None:
             logger.warning(
                 "the reference's answers are not in %s, so they are written anew; without a reference model they are those of "
                 "step %d", self._file, state.global_step,
             )  # fmt: skip
-        self.references = self._same([kept])[0] or self._of_reference()
+        self.references = kept or self._of_reference()
         if state.is_world_process_zero:
             self._keep(self.references)
 
@@ -92,7 +91,7 @@ class WinRateCallback(TrainerCallback):
             return
         if self.references is None:
             self.references = self._of_reference()
-        answers = self._answers(self._policy())
+        answers = self._answers(policy_of(self.trainer.model))
         found = self._judged(answers, state.global_step) if state.is_world_process_zero else {}
         found = self._same([found])[0]
         metrics.update(found)
@@ -100,12 +99,8 @@ class WinRateCallback(TrainerCallback):
 
     # ---- answers -------------------------------------------------------------------------------------------------------
 
-    def _policy(self) -> Any:
-        trainer = self.trainer
-        return getattr(trainer, "policy", None) or unwrap(trainer.model)
-
     def _of_reference(self) -> list[str]:
-        trainer, policy = self.trainer, self._policy()
+        trainer, policy = self.trainer, policy_of(self.trainer.model)
         reference = getattr(trainer, "reference", None)
         if reference is None and hasattr(trainer, "collector"):
             reference = trainer.collector.means.reference
