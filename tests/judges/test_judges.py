@@ -333,7 +333,7 @@ def test_names_mean_judges(tmp_path, key, tokenizer):
 
 
 def test_pair_rm_says_what_it_needs():
-    with pytest.raises(ImportError, match="pip install llm-blender"):
+    with pytest.raises(ImportError, match=r"trellis-rl\[pairrm\]"):
         PairRMJudge()
 
 

@@ -22,7 +22,7 @@ JUDGE is one of
   a reward model or a causal language model   a directory or a name on the hub
   openai:MODEL       an OpenAI-compatible server (--judge_base_url), its key in $OPENAI_API_KEY
   hf:MODEL           Hugging Face's inference providers, the token in $HF_TOKEN
-  pairrm             PairRM (needs the package llm-blender)
+  pairrm             PairRM (needs the extra pairrm)
 """
 
 

@@ -43,13 +43,13 @@ class PairRMJudge(OrderedJudge):
 def _blender() -> Any:
     if find_spec("llm_blender") is None:
         raise ImportError(
-            "PairRMJudge needs a package that is not installed; write: pip install llm-blender. Without it, RewardModelJudge "
-            "takes any reward model"
+            'PairRMJudge needs llm-blender; write: pip install "trellis-rl[pairrm]". Without it, RewardModelJudge takes any reward '
+            "model"
         )
     from transformers.utils import hub
 
     if not hasattr(
         hub, "TRANSFORMERS_CACHE"
-    ):  # which the package reads on import, and transformers 5 no longer has
+    ):  # the package reads it on import, and transformers 5 has it no longer
         hub.TRANSFORMERS_CACHE = None
     return import_module("llm_blender").Blender()

@@ -62,7 +62,7 @@ class MergeConfig:
 def require_mergekit(who: str) -> None:
     """Raises ImportError where mergekit is not installed."""
     if find_spec("mergekit") is None:
-        raise ImportError(f"{who} needs mergekit; pip install mergekit")
+        raise ImportError(f'{who} needs mergekit; write: pip install "trellis-rl[mergekit]"')
 
 
 def merge_models(config: MergeConfig, out_path: str) -> None:
@@ -72,7 +72,8 @@ def merge_models(config: MergeConfig, out_path: str) -> None:
     from mergekit.config import MergeConfiguration
     from mergekit.merge import MergeOptions, run_merge
 
-    options = MergeOptions(cuda=torch.cuda.is_available(), copy_tokenizer=True)
+    # Its model card asks the hub about both models.
+    options = MergeOptions(cuda=torch.cuda.is_available(), copy_tokenizer=True, write_model_card=False)
     run_merge(MergeConfiguration.model_validate(config.settings()), out_path=out_path, options=options)
 
 
