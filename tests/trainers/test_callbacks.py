@@ -93,7 +93,9 @@ def test_bars_are_drawn_and_the_live_view_steps_back(run):
 
 
 def test_merging_says_what_is_missing():
-    with pytest.raises(ImportError, match=r"MergeModelCallback needs mergekit; write: pip install \"trellis-rl\[mergekit\]\""):
+    with pytest.raises(
+        ImportError, match=r"MergeModelCallback needs mergekit; write: pip install \"trellis-rl\[mergekit\]\""
+    ):
         MergeModelCallback()
 
 
