@@ -43,8 +43,8 @@ class PairRMJudge(OrderedJudge):
 def _blender() -> Any:
     if find_spec("llm_blender") is None:
         raise ImportError(
-            'PairRMJudge needs llm-blender; write: pip install "trellis-rl[pairrm]". Without it, RewardModelJudge takes any reward '
-            "model"
+            'PairRMJudge needs llm-blender; write: pip install "trellis-rl[pairrm]". Without it, RewardModelJudge takes any '
+            "reward model"
         )
     from transformers.utils import hub
 
