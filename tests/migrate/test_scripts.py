@@ -1,4 +1,4 @@
-"""Thirty scripts as people wrote them for TRL go through `trellis migrate`, and then they train."""
+"""More than thirty scripts as people wrote them for TRL go through `trellis migrate`, and then they train."""
 
 from __future__ import annotations
 
@@ -111,6 +111,8 @@ def test_every_change_is_named(migrated):
 
 
 EXPECTED = {
+    "31": ["from trl.experimental.kto import KTOConfig, KTOTrainer"],
+    "32": ["vllm_importance_sampling_clip_max=3.0", "from trl.rewards import get_soft_overlong_punishment"],
     "01": [
         "max_seq_length=max_seq_length",
         "warmup_steps=0.03",
