@@ -95,13 +95,10 @@ class Job:
             return {**found, **self._rollout()}
         found["max_steps"] = case.warm + case.steps
         if case.groups:
-            return {
-                **found,
-                "shuffle_dataset": False,
-                "num_generations": case.samples,
-                "max_completion_length": case.response,
-                "beta": 0.04,
-            }
+            found |= {"shuffle_dataset": False, "num_generations": case.samples, "beta": 0.04}
+            # The peer's default has changed since 0.26: the same value, another gradient.
+            own = {"use_bias_correction_kl": False} if case.method == "grpo" else {}
+            return {**found, **own, "max_completion_length": case.response}
         if case.beta is not None:
             found["beta"] = case.beta
         if case.packed:  # a pass over the data, however many rows packing makes of it, is one step
