@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 
 from tests.builders import recompute_activations, tiny_model
@@ -103,3 +104,36 @@ def test_nothing_changes_where_it_would_not_help() -> None:
     for asked in (torch.enable_grad, torch.no_grad):
         with asked(), thrifty(trunk_of(model)):
             assert not any("forward" in vars(m) for m in model.modules())
+
+
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")
+def test_inputs_of_adapted_and_of_frozen_matrices() -> None:
+    model = tiny_model("llama")
+    for part in gated(model):
+        part.up_proj.weight.requires_grad_(False)
+    both(model)
+    adapted = get_peft_model(model, LoraConfig(target_modules=["q_proj", "gate_proj"], r=2))
+    both(adapted.base_model.model)
+
+
+def test_a_pass_goes_back_twice() -> None:
+    model = tiny_model("llama")
+    with thrifty(trunk_of(model)):
+        total = trunk_of(model)(input_ids=IDS, use_cache=False).last_hidden_state.pow(2).sum()
+    names = [n for n, p in model.named_parameters() if "norm" not in n and "layers" in n]
+    first, again = (
+        torch.autograd.grad(total, [model.get_parameter(n) for n in names], retain_graph=True)
+        for _ in range(2)
+    )
+    for name, one, two in zip(names, first, again, strict=True):
+        assert torch.equal(one, two), name
+
+
+def test_a_norm_that_is_changed_before_it_is_read() -> None:
+    model = tiny_model("llama")
+    for layer in trunk_of(model).layers:
+        layer.self_attn.register_forward_pre_hook(
+            lambda m, args, kwargs: (args, {**kwargs, "hidden_states": 2 * kwargs["hidden_states"]}),
+            with_kwargs=True,
+        )
+    both(model)

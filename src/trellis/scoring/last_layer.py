@@ -28,13 +28,17 @@ def _is_per_token(part: nn.Module) -> bool:
     return True
 
 
-def last_feed_forward(trunk: nn.Module) -> nn.Module | None:
-    """The feed-forward part of the last layer, where it treats every token by itself and is computed once; else None."""
+def layers_of(trunk: nn.Module) -> nn.ModuleList | None:
+    """The layers of a trunk, where it has one stack of them; else None."""
     count = getattr(getattr(trunk, "config", None), "num_hidden_layers", None)
     stacks = [m for m in trunk.children() if isinstance(m, nn.ModuleList) and len(m) == count]
-    if len(stacks) != 1:
-        return None
-    part = getattr(stacks[0][-1], "mlp", None)
+    return stacks[0] if len(stacks) == 1 and count else None
+
+
+def last_feed_forward(trunk: nn.Module) -> nn.Module | None:
+    """The feed-forward part of the last layer, where it treats every token by itself and is computed once; else None."""
+    layers = layers_of(trunk)
+    part = None if layers is None else getattr(layers[-1], "mlp", None)
     if (
         not isinstance(part, nn.Module)
         or not _is_per_token(part)

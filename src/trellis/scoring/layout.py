@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..types import TokenBatch
-from .attention import Segments
+from .segments import Segments
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from ..types import Scores, TokenBatch
-from .attention import Prompts, Segments
+from .attention import Prompts
 from .inside import Named, inside
 from .layout import Arranged, packed
 from .plan import Plan, plan_for
 from .scores import laid_out, planned
+from .segments import Segments
 
 
 def score_with_others(

@@ -18,6 +18,7 @@ from ..models import base_causal_lm
 from ..types import TokenBatch
 from .attention import install
 from .head import Transform, head_scores
+from .heap import gaps_given_back
 from .last_layer import read_at
 from .layout import LAYOUTS, Arranged
 from .thrift import thrifty
@@ -60,7 +61,7 @@ def trunk_of(model: nn.Module) -> nn.Module:
 def trunk_states(model: nn.Module, arranged: Arranged, wanted: Tensor) -> Tensor:
     """[P, H]: the trunk's last hidden states over the arranged rows, flattened to [N, H], at the indices `wanted` [P]."""
     trunk = trunk_of(model)
-    with thrifty(trunk), read_at(trunk, wanted):
+    with thrifty(trunk), gaps_given_back(trunk, arranged.tokens), read_at(trunk, wanted):
         out = trunk(**arranged.inputs, use_cache=False)
     return out.last_hidden_state.flatten(0, 1)[wanted]
 

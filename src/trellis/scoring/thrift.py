@@ -1,8 +1,9 @@
 """Norms and gated feed-forward parts that keep less for backward: what is cheap is computed again there.
 
-Plain autograd keeps every intermediate: of an RMS norm the normed states beside its input, of silu(gate) · up the silu and the
-product beside both. In a Llama that is a third of all activations. The numbers of the forward pass stay the model's own to the
-bit, which is looked at once for each kind of module; backward is the same formula, rounded in another order.
+Plain autograd keeps every intermediate: of an RMS norm the normed states beside its input, for the matrices that read them, of
+silu(gate) · up the silu and the product beside both. In a Llama that is half of all activations. The numbers of the forward pass
+stay the model's own to the bit, which is looked at once for each kind of module; backward is the same formula, rounded in another
+order.
 """
 
 from __future__ import annotations
@@ -18,6 +19,35 @@ from torch.nn.functional import linear, silu
 
 Forward = Callable[[Tensor], Tensor]
 _silu_backward = torch.ops.aten.silu_backward
+READERS = frozenset({"q_proj", "k_proj", "v_proj", "qkv_proj", "gate_proj", "up_proj", "gate_up_proj"})
+"""What a layer's matrices that read a norm's output are called."""
+
+
+class _Normed:
+    """A norm's output on its way to the matrices that read it. They keep the norm's input, which is kept anyway, and compute the
+    output again: the first in backward for all of them."""
+
+    def __init__(self, x: Tensor, scale: Tensor, weight: Tensor) -> None:
+        self.parts = x, scale, weight
+        self.readers = self.left = 0
+        self._again: Tensor | None = None
+
+    def again(self, x: Tensor, scale: Tensor, weight: Tensor) -> Tensor:
+        """The output, let go of by its last reader."""
+        if self._again is None:
+            self._again, self.left = _scaled(x.to(torch.float32), scale, weight, x.dtype), self.readers
+        found, self.left = self._again, self.left - 1
+        if not self.left:
+            self._again = None
+        return found
+
+
+def _scaled(
+    wide: Tensor, scale: Tensor, weight: Tensor, dtype: torch.dtype, out: Tensor | None = None
+) -> Tensor:
+    """weight · (wide · scale), in place of `out` where one is given."""
+    found = torch.mul(wide, scale, out=out).to(dtype)
+    return found.mul_(weight) if torch.result_type(found, weight) == dtype else weight * found
 
 
 class _RMSNorm(torch.autograd.Function):
@@ -25,14 +55,16 @@ class _RMSNorm(torch.autograd.Function):
     1/√ [*, 1]."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
         wide = x.to(torch.float32)
-        scale = torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + eps)
+        room = wide.pow(2)
+        scale = torch.rsqrt(room.mean(-1, keepdim=True) + eps)
         ctx.save_for_backward(x, weight, scale)
-        return weight * (wide * scale).to(x.dtype)
+        ctx.mark_non_differentiable(scale)
+        return _scaled(wide, scale, weight, x.dtype, room), scale
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Tensor, _: Any) -> tuple[Tensor | None, ...]:
         x, weight, scale = ctx.saved_tensors
         normed = x.to(torch.float32) * scale
         of_weight = of_x = None
@@ -43,6 +75,28 @@ class _RMSNorm(torch.autograd.Function):
             along = torch.linalg.vecdot(inner, normed).unsqueeze(-1) / x.shape[-1]
             of_x = inner.sub_(normed.mul_(along)).mul_(scale).to(x.dtype)
         return of_x, of_weight, None
+
+
+class _OfNormed(torch.autograd.Function):
+    """A matrix times the output of a norm, which is not kept."""
+
+    @staticmethod
+    def forward(ctx: Any, states: Tensor, matrix: Tensor, bias: Tensor | None, normed: _Normed) -> Tensor:
+        ctx.normed = normed
+        normed.readers += ctx.needs_input_grad[1]
+        ctx.save_for_backward(matrix, *(normed.parts if ctx.needs_input_grad[1] else ()))
+        return linear(states, matrix, bias)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        matrix, *parts = ctx.saved_tensors
+        of_states = grad @ matrix if ctx.needs_input_grad[0] else None
+        flat, of_matrix, of_bias = grad.flatten(0, -2), None, None
+        if ctx.needs_input_grad[1]:
+            of_matrix = flat.T @ ctx.normed.again(*parts).flatten(0, -2)
+        if ctx.needs_input_grad[2]:
+            of_bias = flat.sum(0)
+        return of_states, of_matrix, of_bias, None
 
 
 class _Gated(torch.autograd.Function):
@@ -68,16 +122,28 @@ class _Gated(torch.autograd.Function):
 
 
 def _norm(module: Any) -> Forward:
-    return lambda x: _RMSNorm.apply(x, module.weight, module.variance_epsilon)
+    def forward(x: Tensor) -> Tensor:
+        states, scale = _RMSNorm.apply(x, module.weight, module.variance_epsilon)
+        # A copy of the weight, which what shards models may take away before the matrices' backward.
+        states.normed = _Normed(x.detach(), scale, module.weight.detach().clone())
+        return states
+
+    return forward
+
+
+def _matrix(module: Any) -> Forward:
+    def forward(x: Tensor) -> Tensor:
+        normed = getattr(x, "normed", None)
+        if normed is None or not _plain(module):
+            return type(module).forward(module, x)
+        return _OfNormed.apply(x, module.weight, module.bias, normed)
+
+    return forward
 
 
 def _plain(module: nn.Module) -> bool:
     """Whether a module is its matrix and nothing else: no adapter, no hook that gathers its weights, no casting of them."""
-    if (
-        type(module) is not nn.Linear
-        or "forward" in vars(module)
-        or torch.is_autocast_enabled(module.weight.device.type)
-    ):
+    if type(module) is not nn.Linear or torch.is_autocast_enabled(module.weight.device.type):
         return False
     hooks = (
         module._forward_hooks,
@@ -92,7 +158,7 @@ def _plain(module: nn.Module) -> bool:
 def _feed_forward(module: Any) -> Forward:
     def forward(x: Tensor) -> Tensor:
         gate, up, down = module.gate_proj(x), module.up_proj(x), module.down_proj
-        if gate.dtype == up.dtype and _plain(down):
+        if gate.dtype == up.dtype and "forward" not in vars(down) and _plain(down):
             return _Gated.apply(gate, up, down.weight, down.bias)
         return down(_Gated.apply(gate, up, None, None))
 
@@ -112,6 +178,10 @@ def _is_feed_forward(module: Any) -> bool:
     return set(module._modules) == names and type(module.act_fn).__name__ in ("SiLU", "SiLUActivation")
 
 
+def _reads_a_norm(name: str, module: nn.Module) -> bool:
+    return type(module) is nn.Linear and name.rpartition(".")[2] in READERS
+
+
 def _agrees(module: Any, ours: Forward) -> bool:
     """Whether a module's own forward gives the very numbers of ours; False where its weights are not all here."""
     weight = next(module.parameters())
@@ -127,6 +197,14 @@ def _agrees(module: Any, ours: Forward) -> bool:
         return False
 
 
+def _maker(name: str, module: nn.Module) -> Callable[[Any], Forward] | None:
+    if _is_norm(module):
+        return _norm
+    if _is_feed_forward(module):
+        return _feed_forward
+    return _matrix if _reads_a_norm(name, module) else None
+
+
 _found: weakref.WeakKeyDictionary[nn.Module, list[tuple[nn.Module, Forward]]] = weakref.WeakKeyDictionary()
 
 
@@ -134,8 +212,8 @@ _found: weakref.WeakKeyDictionary[nn.Module, list[tuple[nn.Module, Forward]]] = 
 def _parts(trunk: nn.Module) -> list[tuple[nn.Module, Forward]]:
     """The modules of a trunk that can keep less, each with its other forward; the first of each kind is looked at."""
     found, kinds = [], dict[type, bool]()
-    for module in trunk.modules():
-        make = _norm if _is_norm(module) else _feed_forward if _is_feed_forward(module) else None
+    for name, module in trunk.named_modules():
+        make = _maker(name, module)
         if make is None:
             continue
         ours = make(module)
