@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -129,11 +130,12 @@ def test_a_pass_goes_back_twice() -> None:
         assert torch.equal(one, two), name
 
 
-def test_a_norm_that_is_changed_before_it_is_read() -> None:
+@pytest.mark.parametrize("change", [lambda x: 2 * x, lambda x: x.mul_(2)], ids=["anew", "in place"])
+def test_a_norm_that_is_changed_before_it_is_read(change: Callable[[Tensor], Tensor]) -> None:
     model = tiny_model("llama")
     for layer in trunk_of(model).layers:
         layer.self_attn.register_forward_pre_hook(
-            lambda m, args, kwargs: (args, {**kwargs, "hidden_states": 2 * kwargs["hidden_states"]}),
+            lambda m, args, kwargs: (args, {**kwargs, "hidden_states": change(kwargs["hidden_states"])}),
             with_kwargs=True,
         )
     both(model)

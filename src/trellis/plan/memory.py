@@ -196,11 +196,13 @@ def activations(shape: Shape, run: Run) -> float:
 
 def _backward(shape: Shape, run: Run) -> tuple[float, float]:
     """(of all layers, of the one that is gone back through), in bytes."""
+    cpu, cast = run.tile == TILE_ELEMENTS["cpu"], run.number < FULL == run.state
     if run.recompute:
         kept, unread = shape.hidden, 0
-        at_once = shape.kept(adapter=False, thrifty=False) + shape.at_once
+        at_once = shape.kept(adapter=False, thrifty=False, cpu=cpu) + shape.at_once
     else:
-        kept, at_once = shape.kept(adapter=run.adapter > 0) + 2 * shape.q * run.shared, shape.at_once
+        kept = shape.kept(adapter=run.adapter > 0, cast=cast, cpu=cpu)
+        kept, at_once = kept + 2 * shape.q * (run.shared and not cpu), shape.at_once
         unread = (run.tokens - (run.read or run.tokens)) * shape.inner(
             True
         )  # of the last layer (scoring/last_layer.py)

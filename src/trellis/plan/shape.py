@@ -65,11 +65,15 @@ class Shape:
             positions=getattr(text, "max_position_embeddings", 0) or 0,
         )
 
-    def kept(self, *, adapter: bool, thrifty: bool = True) -> int:
+    def kept(self, *, adapter: bool, thrifty: bool = True, cast: bool = False, cpu: bool = True) -> int:
         """Numbers per token that a layer keeps for backward: counted on Llama's layers, where norms and gates keep their inputs
-        alone (`scoring/thrift.py`), and on GPT-NeoX's and GPT-2's. With an adapter, inputs of fixed matrices are not kept."""
-        states = 5 if self.gated else 4
-        return (states - 2 * adapter) * self.hidden + 4 * self.q + self.inner(thrifty, adapter)
+        alone and matrices compute a norm again, unless autocast has `cast` it (`scoring/thrift.py`), and on GPT-NeoX's and
+        GPT-2's. With an adapter, inputs of fixed matrices are not kept. A CPU's attention keeps keys and values once for all
+        heads, and its output once."""
+        again = self.gated and thrifty and not cast
+        normed = 0 if adapter or again else 2
+        attention = 2 * (self.q + self.kv) if cpu else 5 * self.q
+        return (1 + self.gated + normed) * self.hidden + attention + self.inner(thrifty, adapter)
 
     def inner(self, thrifty: bool, adapter: bool = False) -> int:
         """Numbers per token that the feed-forward part of a layer keeps inside."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -23,23 +24,30 @@ READERS = frozenset({"q_proj", "k_proj", "v_proj", "qkv_proj", "gate_proj", "up_
 """What a layer's matrices that read a norm's output are called."""
 
 
-class _Normed:
-    """A norm's output on its way to the matrices that read it. They keep the norm's input, which is kept anyway, and compute the
-    output again: the first in backward for all of them."""
+class _Again:
+    """A norm's output, computed again by the first in backward of the matrices that read it and let go of by the last."""
 
-    def __init__(self, x: Tensor, scale: Tensor, weight: Tensor) -> None:
-        self.parts = x, scale, weight
+    def __init__(self) -> None:
         self.readers = self.left = 0
-        self._again: Tensor | None = None
+        self._states: Tensor | None = None
 
-    def again(self, x: Tensor, scale: Tensor, weight: Tensor) -> Tensor:
-        """The output, let go of by its last reader."""
-        if self._again is None:
-            self._again, self.left = _scaled(x.to(torch.float32), scale, weight, x.dtype), self.readers
-        found, self.left = self._again, self.left - 1
+    def __call__(self, x: Tensor, scale: Tensor, weight: Tensor) -> Tensor:
+        if self._states is None:
+            self._states, self.left = _scaled(x.to(torch.float32), scale, weight, x.dtype), self.readers
+        found, self.left = self._states, self.left - 1
         if not self.left:
-            self._again = None
+            self._states = None
         return found
+
+
+@dataclass(frozen=True)
+class _Normed:
+    """What a norm's output says to the matrices that read it, as long as its `version` is this one: they keep the norm's
+    input, its scale and weight, which are kept anyway, instead of it."""
+
+    version: int
+    parts: tuple[Tensor, Tensor, Tensor]
+    again: _Again
 
 
 def _scaled(
@@ -82,8 +90,8 @@ class _OfNormed(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, states: Tensor, matrix: Tensor, bias: Tensor | None, normed: _Normed) -> Tensor:
-        ctx.normed = normed
-        normed.readers += ctx.needs_input_grad[1]
+        ctx.again = normed.again  # not the parts: what is saved goes when it has been read
+        normed.again.readers += ctx.needs_input_grad[1]
         ctx.save_for_backward(matrix, *(normed.parts if ctx.needs_input_grad[1] else ()))
         return linear(states, matrix, bias)
 
@@ -93,7 +101,7 @@ class _OfNormed(torch.autograd.Function):
         of_states = grad @ matrix if ctx.needs_input_grad[0] else None
         flat, of_matrix, of_bias = grad.flatten(0, -2), None, None
         if ctx.needs_input_grad[1]:
-            of_matrix = flat.T @ ctx.normed.again(*parts).flatten(0, -2)
+            of_matrix = flat.T @ ctx.again(*parts).flatten(0, -2)
         if ctx.needs_input_grad[2]:
             of_bias = flat.sum(0)
         return of_states, of_matrix, of_bias, None
@@ -125,7 +133,8 @@ def _norm(module: Any) -> Forward:
     def forward(x: Tensor) -> Tensor:
         states, scale = _RMSNorm.apply(x, module.weight, module.variance_epsilon)
         # A copy of the weight, which what shards models may take away before the matrices' backward.
-        states.normed = _Normed(x.detach(), scale, module.weight.detach().clone())
+        parts = x.detach(), scale, module.weight.detach().clone()
+        states.normed = _Normed(states._version, parts, _Again())
         return states
 
     return forward
@@ -134,7 +143,7 @@ def _norm(module: Any) -> Forward:
 def _matrix(module: Any) -> Forward:
     def forward(x: Tensor) -> Tensor:
         normed = getattr(x, "normed", None)
-        if normed is None or not _plain(module):
+        if normed is None or x._version != normed.version or not _plain(module):
             return type(module).forward(module, x)
         return _OfNormed.apply(x, module.weight, module.bias, normed)
 
