@@ -2,7 +2,8 @@
 
 A forward pass lets go of most tensors at once and keeps some for backward. What is kept stands between the gaps, and glibc does
 not fill a gap with an aligned tensor of the same size, as it asks for some bytes more to align it. Gaps grew to a third of a
-step's memory. Their pages go back after every layer; who uses such a gap again gets fresh ones.
+step's memory. Their pages go back after each layer of the second half: what is free before that is mostly what the step before
+has left, and used again. Who uses such a gap again gets fresh pages.
 """
 
 from __future__ import annotations
@@ -57,8 +58,8 @@ def give_back(least: int = GAPS) -> bool:
 
 @contextmanager
 def gaps_given_back(trunk: nn.Module, tokens: int) -> Iterator[None]:
-    """Inside, gaps go back after each layer of a trunk that reads so many tokens; nothing is done where no gradient is asked,
-    where activations are computed again, for few tokens, and off the CPU."""
+    """Inside, gaps go back after each layer of the second half of a trunk that reads so many tokens; nothing is done where no
+    gradient is asked, where activations are computed again, for few tokens, and off the CPU."""
     first = next(trunk.parameters(), None)
     layers = layers_of(trunk) if first is not None and first.device.type == "cpu" else None
     few = tokens * getattr(getattr(trunk, "config", None), "hidden_size", 0) < STATES
@@ -69,7 +70,7 @@ def gaps_given_back(trunk: nn.Module, tokens: int) -> Iterator[None]:
     def after(*_: Any) -> None:
         give_back()
 
-    hooks = [layer.register_forward_hook(after) for layer in layers]
+    hooks = [layer.register_forward_hook(after) for layer in [*layers][len(layers) // 2 :]]
     try:
         yield
     finally:
