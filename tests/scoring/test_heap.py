@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import ctypes
-import gc
-import multiprocessing
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
 
+from benchmarks.measure import peak_memory
 from tests.builders import recompute_activations, tiny_model
 from trellis.scoring.heap import GAPS, gaps_given_back, give_back
 from trellis.scoring.plan import trunk_of
@@ -23,35 +19,6 @@ SHAPE = {
     "num_hidden_layers": 6,
     "max_position_embeddings": TOKENS,
 }
-
-
-def resident(name: str) -> float:
-    """MiB of this process: "VmRSS" now, "VmHWM" at most."""
-    rows = Path("/proc/self/status").read_text().splitlines()
-    return next(int(row.split()[1]) for row in rows if row.startswith(name)) / 1024
-
-
-def growth(work: Callable[[], Any]) -> float:
-    """MiB by which a copy of this process grows at most."""
-    context = multiprocessing.get_context("fork")
-    heard, told = context.Pipe(duplex=False)
-
-    def run() -> None:
-        torch.set_num_threads(1)
-        gc.collect()
-        ctypes.CDLL(None).malloc_trim(0)
-        Path("/proc/self/clear_refs").write_text("5")
-        before = resident("VmRSS")
-        work()
-        told.send(resident("VmHWM") - before)
-
-    process = context.Process(target=run)
-    process.start()
-    told.close()
-    try:
-        return heard.recv()
-    finally:
-        process.join()
 
 
 def passes(model: Any, tokens: int) -> None:
@@ -67,7 +34,7 @@ def passes(model: Any, tokens: int) -> None:
 
 def test_less_of_the_memory_is_gaps() -> None:
     model = tiny_model("llama", **SHAPE)
-    with_gaps, without = (growth(lambda n=n: passes(model, n)) for n in (0, TOKENS))
+    with_gaps, without = (peak_memory(lambda n=n: passes(model, n)) for n in (0, TOKENS))
     assert without < 0.95 * with_gaps, (without, with_gaps)
 
 
