@@ -1,9 +1,9 @@
 """Norms and gated feed-forward parts that keep less for backward: what is cheap is computed again there.
 
 Plain autograd keeps every intermediate: of an RMS norm the normed states beside its input, for the matrices that read them, of
-silu(gate) · up the silu and the product beside both. In a Llama that is half of all activations. The numbers of the forward pass
-stay the model's own to the bit, which is looked at once for each kind of module; backward is the same formula, rounded in another
-order.
+silu(gate) · up the silu and the product beside both. In a Llama that is two fifths of all activations. The numbers of the forward
+pass stay the model's own to the bit, which is looked at once for each kind of module; backward is the same formula, rounded in
+another order.
 """
 
 from __future__ import annotations
