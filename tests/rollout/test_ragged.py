@@ -80,21 +80,6 @@ def test_other_attention_is_padded_and_samples_the_same(implementation):
     assert (stats.pad_tokens > 0) == (implementation == "eager")
 
 
-def test_the_order_of_a_large_heads_product_changes_no_number_and_leaves_no_trace():
-    model = tiny_model("llama", vocab_size=ragged.LARGE_HEAD // 32)
-    head = model.get_output_embeddings()
-    states = torch.randn(6, 1, 32, generator=torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        want = head(states)
-        with ragged.exchanged(model):
-            assert "forward" in vars(head)
-            assert torch.allclose(head(states), want, atol=1e-5)
-            assert torch.equal(head(states[:1]), head(states[:1, 0])[:, None])
-    assert "forward" not in vars(head)
-    with ragged.exchanged(small := tiny_model("llama")):
-        assert "forward" not in vars(small.get_output_embeddings())
-
-
 def test_weights_that_diverged_are_named_by_row():
     model = tiny_model("llama")
     assert ragged.suits(model, 8)

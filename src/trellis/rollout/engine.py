@@ -16,6 +16,7 @@ from . import padded, ragged
 from .draw import Drawn, draw
 from .modes import evaluation
 from .params import Completion, RolloutStats, SamplingParams
+from .products import in_blocks
 from .request import check_request
 
 
@@ -43,7 +44,7 @@ def sample(
     rows = rows or max(1, len(prompts) * n)
     done: dict[int, Completion] = {}
     longest = max(map(len, prompts), default=0) + params.max_new_tokens
-    with torch.no_grad(), evaluation(model):
+    with torch.no_grad(), evaluation(model), in_blocks(model):
         way = ragged if ragged.suits(model, longest) else padded
         for picked in _groups(prompts, max(1, rows // n)):
             prefix = way.read(model, [prompts[i] for i in picked], stats)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import weakref
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,13 +20,11 @@ from .attention import MARK, Reading, install, reading
 from .cache import completion_cache
 from .modes import evaluation
 from .params import RolloutStats
+from .products import in_blocks
 
 logger = logging.getLogger(__name__)
 PREFILL_TOKENS = 2_048
 """Prompt tokens read at once, unless one prompt is longer."""
-
-LARGE_HEAD, FEW_ROWS = 1 << 22, (5, 32)
-"""Numbers in the head's matrix, and rows, between which the order of its product matters."""
 
 
 @dataclass
@@ -75,7 +72,7 @@ class Rows:
     def advance(self, tokens: Tensor) -> None:
         """Read one token per row."""
         rows = [self.owner.count(i) for i in sorted(set(self.owner))]
-        with reading(Reading(self.cache.layers, rows=rows)), exchanged(base_causal_lm(self.model)):
+        with reading(Reading(self.cache.layers, rows=rows)):
             self.logits = _forward(self.model, tokens[:, None], self.position[:, None], self.cache)[:, -1]
         self.position = self.position + 1
 
@@ -121,31 +118,6 @@ def _forward(model: nn.Module, ids: Tensor, position: Tensor, cache: Any, **kwar
     ).logits
 
 
-@contextmanager
-def exchanged(lm: nn.Module) -> Iterator[None]:
-    """The head as W xᵀ instead of x Wᵀ, the same numbers in less time where it is large and rows are few: float32 on a CPU is
-    limited by how fast W is read, and only one of the two orders reads it in a row."""
-    head = lm.get_output_embeddings()  # type: ignore[operator]
-    plain = type(head) is nn.Linear and "forward" not in vars(head) and head.weight.dtype == torch.float32
-    if not plain or head.weight.numel() < LARGE_HEAD or torch.is_autocast_enabled("cpu"):
-        yield
-        return
-
-    def forward(x: Tensor) -> Tensor:
-        rows = x.flatten(0, -2)
-        if not FEW_ROWS[0] <= len(rows) <= FEW_ROWS[1]:
-            return nn.functional.linear(x, head.weight, head.bias)
-        out = torch.mm(head.weight, rows.T).T.contiguous()
-        out = out if head.bias is None else out.add_(head.bias)
-        return out.view(*x.shape[:-1], -1)
-
-    head.forward = forward
-    try:
-        yield
-    finally:
-        del head.forward
-
-
 _problems: weakref.WeakKeyDictionary[nn.Module, str] = weakref.WeakKeyDictionary()
 
 
@@ -174,7 +146,7 @@ def _difference(model: nn.Module) -> str:
     more = torch.tensor([[2, 3], [5, 8], [13, 21]]) % vocabulary
     owner = [0, 0, 1]
     try:
-        with evaluation(model):
+        with evaluation(model), in_blocks(model):
             rows = read(model, prompts, RolloutStats()).start(owner, True)
             found = [rows.logits]
             for column in more.T:
