@@ -108,15 +108,15 @@ def where(found: Sequence[Measured]) -> str:
 def page(out: Path) -> str:
     """All of it in Markdown; cases in their own order."""
     order = list(CASES)
-    found = [measured for measured in read(out).values() if measured.pairs]
+    found = list(read(out).values())
     if not found:
         raise ValueError(
             f"found no results in {out}/results.jsonl; write python -m benchmarks peers --out {out}"
         )
     found.sort(key=lambda m: order.index(m.case.name) if m.case.name in order else len(order))
+    paired = [measured for measured in found if measured.pairs]
     parts = [
-        where(found),
-        table(COLUMNS, map(row, found)),
+        *([where(paired), table(COLUMNS, map(row, paired))] if paired else []),
         "\n".join(work(m.case) for m in found),
         profile(found),
     ]
