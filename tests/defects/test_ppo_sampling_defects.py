@@ -191,7 +191,7 @@ class Largest(TorchDispatchMode):
         out = func(*args, **(kwargs or {}))
         self.operations += 1
         sizes = [
-            x.untyped_storage().nbytes() // x.element_size()
+            x.numel() if x.is_mkldnn else x.untyped_storage().nbytes() // x.element_size()
             for x in tree_leaves(out)
             if isinstance(x, torch.Tensor)
         ]
