@@ -60,6 +60,12 @@ def test_copies_take_no_more_than_what_is_trained():
     assert module._chosen(model, room) == [model[1]]
     model.requires_grad_(True)
     assert module._chosen(model, room) == [model[1], model[0]]
+    with torch.device("meta"):
+        large = nn.ModuleList(nn.Linear(1 << 13, 1 << 13, bias=False) for _ in range(6))
+    assert module._chosen(large, room) == []  # not on a CPU
+    for linear in large:
+        linear.weight = nn.Parameter(torch.empty(1, 1).expand(1 << 13, 1 << 13))
+    assert len(module._chosen(large, room)) == module.MOST // (4 << 26)
 
 
 def test_sampling_decodes_with_copies_of_the_weights_as_they_are_now():

@@ -18,16 +18,16 @@ SMALL = 1 << 16
 ROWS = 64
 """More rows than these are multiplied as ever."""
 
-ROOM = 1 << 28
-"""Bytes of copies that any model may have."""
+ROOM, MOST = 1 << 28, 1 << 30
+"""Bytes of copies that any model may have, and that a model may have of which more is trained."""
 
 
 @contextmanager
 def in_blocks(model: nn.Module) -> Iterator[None]:
     """Float32 matrices of `model` on a CPU multiply few rows from copies in blocks, where no gradient is wanted.
 
-    The largest come first, as long as all copies together are no larger than what is trained of the model or `ROOM`: gradients,
-    which do not exist while sampling, take as much in training.
+    The largest come first, as long as all copies together are no larger than what is trained of the model, whose gradients do not
+    exist while sampling; `ROOM` is there for any model, and nobody gets more than `MOST`.
     """
     chosen = _chosen(model, ROOM) if _known() else []
     for linear in chosen:
@@ -46,7 +46,8 @@ def _known() -> bool:
 
 
 def _chosen(model: nn.Module, room: int) -> list[nn.Linear]:
-    left = max(room, sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad))
+    trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
+    left = min(max(room, trained), MOST)
     plain = [m for m in model.modules() if type(m) is nn.Linear and "forward" not in vars(m)]
     chosen = []
     for linear in sorted(plain, key=lambda m: m.weight.numel(), reverse=True):
