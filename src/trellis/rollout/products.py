@@ -6,6 +6,7 @@ oneDNN, which comes with torch, keeps a copy of a matrix in blocks and then mult
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -15,8 +16,9 @@ from torch import Tensor, nn
 SMALL = 1 << 16
 """Matrices of fewer numbers stay as they are."""
 
-ROWS = 64
-"""More rows than these are multiplied as ever."""
+ROWS = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64)
+"""Rows are filled up to one of these; more than the last are multiplied as ever. oneDNN keeps about half a MiB of code for each
+pair of a matrix's shape and a number of rows."""
 
 ROOM, MOST = 1 << 28, 1 << 30
 """Bytes of copies that any model may have, and that a model may have of which more is trained."""
@@ -63,11 +65,14 @@ def _forward(linear: nn.Linear) -> Callable[[Tensor], Tensor]:
     blocks: list[Tensor] = []
 
     def forward(x: Tensor) -> Tensor:
-        many = x.numel() > ROWS * x.shape[-1]
-        if many or torch.is_grad_enabled() or x.dtype != torch.float32:
+        rows = x.flatten(0, -2)
+        if not 0 < len(rows) <= ROWS[-1] or torch.is_grad_enabled() or x.dtype != torch.float32:
             return nn.functional.linear(x, linear.weight, linear.bias)
         if not blocks:
             blocks.append(torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach(), None))
-        return torch.ops.mkldnn._linear_pointwise(x, blocks[0], linear.bias, "none", [], "")
+        more = ROWS[bisect_left(ROWS, len(rows))] - len(rows)
+        padded = nn.functional.pad(rows, (0, 0, 0, more)) if more else rows
+        out = torch.ops.mkldnn._linear_pointwise(padded, blocks[0], linear.bias, "none", [], "")
+        return out[: len(rows)].view(*x.shape[:-1], -1)
 
     return forward
