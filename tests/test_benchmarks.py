@@ -131,7 +131,8 @@ def test_the_page_is_made_of_the_file_alone(tmp_path):
     assert "| sft-8k | 0% | 0% | 0% | 75% | 0% | 25% |" in found
     results.add(tmp_path / "profiles", SFT, FACTS, profile=report(profile={"training": 3, "data": 1}))
     alone = page.page(tmp_path / "profiles")
-    assert "| sft-8k | 0% | 0% | 0% | 75% | 0% | 25% |" in alone and "useful tokens/s" not in alone
+    assert "| sft-8k | 0% | 0% | 0% | 75% | 0% | 25% |" in alone
+    assert "useful tokens/s" not in alone
     with pytest.raises(ValueError, match="found no results"):
         page.page(tmp_path / "none")
 
