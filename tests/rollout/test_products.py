@@ -58,8 +58,7 @@ def test_gradients_and_halves_and_autocast_go_through_the_module_itself():
         assert "forward" not in vars(half)
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
             assert linear(torch.ones(2, 512, dtype=torch.bfloat16)).dtype == torch.bfloat16
-    with torch.autocast("cpu", torch.bfloat16), in_blocks(linear):
-        assert "forward" not in vars(linear)
+            assert linear(torch.ones(2, 512)).dtype == torch.bfloat16
 
 
 def test_copies_take_no_more_than_what_is_trained():

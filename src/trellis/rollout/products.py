@@ -44,7 +44,7 @@ def in_blocks(model: nn.Module) -> Iterator[None]:
 def _known() -> bool:
     ops = torch.ops.mkldnn
     with_ops = hasattr(ops, "_linear_pointwise") and hasattr(ops, "_reorder_linear_weight")
-    return with_ops and torch.backends.mkldnn.is_available() and not torch.is_autocast_enabled("cpu")
+    return with_ops and torch.backends.mkldnn.is_available()
 
 
 def _chosen(model: nn.Module, room: int) -> list[nn.Linear]:
@@ -66,7 +66,10 @@ def _forward(linear: nn.Linear) -> Callable[[Tensor], Tensor]:
 
     def forward(x: Tensor) -> Tensor:
         rows = x.flatten(0, -2)
-        if not 0 < len(rows) <= ROWS[-1] or torch.is_grad_enabled() or x.dtype != torch.float32:
+        plain = (
+            x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu") and not torch.is_grad_enabled()
+        )
+        if not plain or not 0 < len(rows) <= ROWS[-1]:
             return nn.functional.linear(x, linear.weight, linear.bias)
         if not blocks:
             blocks.append(torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach(), None))
